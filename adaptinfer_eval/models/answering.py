@@ -1,0 +1,165 @@
+"""Batches of conversations answered, or scored, by one loaded model under one method.
+
+Knows transformers and the engine; knows nothing of lmms-eval.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.image_utils import load_image
+
+import adaptinfer_eval as ae
+from adaptinfer_eval.method import Method
+from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
+from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.requests import Image, Message
+from adaptinfer_eval.models.tally import Tally
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation as text with one image token per image, and its images. `counted`: whether the audit has it."""
+
+    text: str
+    images: Sequence[Any]
+    counted: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text, and the tokens of its prompt (vision and text, before pruning) and of itself."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+class Answering(ABC):
+    """A vision-language model with its processor; `method` may be replaced between runs, the model stays loaded."""
+
+    model: Any
+    processor: Any
+    method: Method
+
+    def __init__(self) -> None:
+        self.tally = Tally()
+        self._describe = functools.cache(_describe)
+
+    @abstractmethod
+    def conversation(self, messages: Sequence[Message]) -> str:
+        """The messages as text that ends where the answer begins, one `processor.image_token` per image."""
+
+    def prompt(self, messages: Sequence[Message], counted: bool = True) -> Prompt:
+        """Text and images of a conversation; ValueError when its text holds image tokens of its own."""
+        images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
+        text, token = self.conversation(messages), self.processor.image_token
+        if text.count(token) != len(images):
+            raise ValueError(f"the text itself holds {token!r}, which stands for an image: take it out")
+        return Prompt(text, [load_image(image) for image in images], counted)
+
+    def answer(self, prompts: Sequence[Prompt], generation: Generation) -> list[Answer]:
+        """One answer per prompt, cut at the first stop string, without the white space around it."""
+        tokenizer, inputs = self.processor.tokenizer, self._encode(prompts)
+        length, real = inputs["input_ids"].shape[1], inputs["attention_mask"].sum(1).tolist()
+        stops = [StopAt(generation.until, tokenizer, length)] if generation.until else None
+        output = self._generate(prompts, inputs, stopping_criteria=stops, **generation.options)
+        answers = []
+        for row, input_tokens in zip(output.sequences[:, length:].tolist(), real, strict=True):
+            tokens = until_end(row, [*self._end_tokens(), self._pad_token()])
+            text = cut(tokenizer.decode(tokens, skip_special_tokens=True), generation.until)
+            answers.append(Answer(text.strip(), input_tokens, len(tokens)))
+        self.tally.generated_tokens += sum(a.output_tokens for a, p in zip(answers, prompts, strict=True) if p.counted)
+        return answers
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, bool]]:
+        """Sum of log-probabilities (natural log) of each continuation, and whether greedy decoding would choose it.
+
+        The prompt is prefilled by itself, pruned, and the continuation then decoded token by token. One prefill over
+        both would let the continuation choose the vision tokens, and methods that read the last token would read the
+        wrong one.
+        """
+        targets = [self._continuation(prompt.text, text) for prompt, text in zip(prompts, continuations, strict=True)]
+        inputs = self._encode(prompts)
+        output = self._generate(
+            prompts,
+            inputs,
+            max_new_tokens=max(map(len, targets)),
+            do_sample=False,
+            num_beams=1,
+            prefix_allowed_tokens_fn=only(targets, inputs["input_ids"].shape[1], self._pad_token()),
+            eos_token_id=self._pad_token(),
+            output_logits=True,
+        )
+        logits = torch.stack(output.logits, 1)  # (B, steps, vocabulary), before anything was forced
+        results = []
+        for row, target in zip(logits, targets, strict=True):
+            wanted = torch.tensor(target, device=row.device)
+            steps = row[: len(target)].float()
+            chosen = steps.log_softmax(-1).gather(1, wanted[:, None])
+            results.append((float(chosen.sum()), bool((steps.argmax(-1) == wanted).all())))
+        return results
+
+    def _encode(self, prompts: Sequence[Prompt]) -> Any:
+        """Model inputs on the model's device, left-padded; input_ids (B, L)."""
+        images = [image for prompt in prompts for image in prompt.images]
+        inputs = self.processor(
+            text=[prompt.text for prompt in prompts], images=images or None, padding=True, return_tensors="pt"
+        )
+        return inputs.to(self.model.device, self.model.dtype)
+
+    def _generate(self, prompts: Sequence[Prompt], inputs: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        with ae.pruned(self.model, self.method) as trace, torch.inference_mode():
+            output = self.model.generate(
+                **inputs, **options, pad_token_id=self._pad_token(), return_dict_in_generate=True
+            )
+        self.tally.seconds += time.perf_counter() - started
+        beams = options["num_beams"]
+        self._count(prompts, inputs, trace.entering[::beams])
+        return output
+
+    def _count(self, prompts: Sequence[Prompt], inputs: Any, entering: Tensor) -> None:
+        shape = self.model.config.get_text_config()
+        vision = (inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
+        real = inputs["attention_mask"].sum(1).tolist()
+        for prompt, row, images, tokens in zip(prompts, entering.tolist(), vision, real, strict=True):
+            if prompt.counted:
+                per_image = images // len(prompt.images) if images else 0
+                self.tally.add(
+                    row,
+                    vision_tokens=images,
+                    text_tokens=tokens - images,
+                    hidden_size=shape.hidden_size,
+                    intermediate_size=shape.intermediate_size,
+                    schedule=self._describe(self.method, shape.num_hidden_layers, per_image),
+                )
+
+    def _continuation(self, prompt: str, continuation: str) -> list[int]:
+        """Tokens of `continuation` behind `prompt`, set apart by one white space."""
+        text = continuation.strip() if prompt[-1:].isspace() else f" {continuation.strip()}"
+        tokenizer = self.processor.tokenizer
+        alone, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + text)["input_ids"]
+        if not continuation.strip() or whole[: len(alone)] != alone:
+            raise ValueError(f"{continuation!r} cannot be scored: its tokens do not stand apart from the prompt's")
+        return list(whole[len(alone) :])
+
+    def _end_tokens(self) -> list[int]:
+        ends = self.model.generation_config.eos_token_id
+        ends = self.processor.tokenizer.eos_token_id if ends is None else ends
+        return ends if isinstance(ends, list) else [ends]
+
+    def _pad_token(self) -> int:
+        tokenizer = self.processor.tokenizer
+        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+
+
+def _describe(method: Method, layers: int, image_tokens: int) -> str:
+    return method.describe(layers, image_tokens) if image_tokens else "no image"

@@ -1,0 +1,220 @@
+"""Pruned vision-language models for lmms-eval: requests in, answers out, in order.
+
+A backbone family says how its processor is loaded and how a conversation is written; a method says how to prune.
+Neither knows the other: `method_classes` crosses them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.models.model_utils.gen_metrics import log_metrics
+from loguru import logger
+from tqdm import tqdm
+from transformers import AutoModelForImageTextToText
+
+import adaptinfer_eval as ae
+from adaptinfer_eval.models.answering import Answering, Prompt
+from adaptinfer_eval.models.options import Generation, make_method, pick_device, plain
+from adaptinfer_eval.models.requests import (
+    Request,
+    RequestError,
+    batches,
+    chat_messages,
+    generation_requests,
+    scoring_requests,
+    simple_messages,
+)
+from adaptinfer_eval.models.tally import Tally
+
+
+class PrunedModel(Answering, lmms):  # type: ignore[misc]
+    """An lmms-eval model that answers every request inside `ae.pruned(model, method)`.
+
+    Model arguments: `pretrained`, `revision`, `dtype` ("auto": the checkpoint's), `attn_implementation`, `device_map`
+    ("auto" spreads one model over all devices), `device`, `batch_size`, `max_batch_size`, what the family adds, and
+    every option of the method. Anything else is a ValueError.
+    """
+
+    method_name: ClassVar[str]
+
+    def __init__(
+        self,
+        pretrained: str,
+        revision: str = "main",
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        device_map: str | None = None,
+        device: str | None = None,
+        batch_size: int | str = 1,
+        max_batch_size: int | str | None = None,
+        **method_options: Any,
+    ) -> None:
+        lmms.__init__(self)
+        Answering.__init__(self)
+        self.method = make_method(ae.get_method(self.method_name), method_options, self._own_arguments())
+        self.batch_size = _whole_batch_size(batch_size, max_batch_size)
+        self._rank, self._world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+        device_map = plain(device_map)
+        if device_map and self._world_size > 1:
+            raise ValueError(
+                f"device_map={device_map} spreads one model over the devices that {self._world_size} processes share: "
+                "start one process, or leave device_map out"
+            )
+        self.checkpoint = {"pretrained": str(plain(pretrained)), "revision": str(plain(revision))}
+        self.model = AutoModelForImageTextToText.from_pretrained(
+            self.checkpoint["pretrained"],
+            revision=self.checkpoint["revision"],
+            dtype=plain(dtype),
+            attn_implementation=plain(attn_implementation),
+            device_map=device_map or {"": pick_device(plain(device))},
+        ).eval()
+        self.processor = self.load_processor(**self.checkpoint)
+        self.processor.tokenizer.padding_side = "left"
+        self._finished = Tally()
+
+    @abstractmethod
+    def load_processor(self, pretrained: str, revision: str) -> Any:
+        """The checkpoint's processor, set up for the family's image input."""
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The family's own choices that answers depend on."""
+
+    # What lmms-eval asks for -------------------------------------------------------------------------------------
+
+    def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
+        """Answers in the order of the requests, cut at the first stop string."""
+        asked = generation_requests(requests, self.is_simple)
+        ignored = {name for request in asked for name in Generation.read(request.generation).ignored}
+        if ignored:
+            logger.warning(f"generation options that transformers does not know, ignored: {sorted(ignored)}")
+        return self._run(asked, self._answer)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Per request, the sum of the continuation's log-probabilities (natural log) and whether it is greedy's choice."""
+        return self._run(scoring_requests(requests), self._score)
+
+    def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
+        raise NotImplementedError(
+            f"task {requests[0].task_name} asks in several rounds and {type(self).__name__} answers single questions: "
+            "choose tasks with output_type generate_until"
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs go: the device of the model, of its first part if it is spread."""
+        return self.model.device  # type: ignore[no-any-return]
+
+    def clean(self) -> None:
+        """The end of a run, on every process: report what it cost. The model stays loaded for the next run."""
+        parts: list[Any] = [self.tally]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, self.tally)
+        self.tally, self._finished = Tally(), sum(parts, Tally())
+        if self.rank == 0 and self._finished.requests:
+            # lmms-eval logs this line, and puts its numbers (named avg_…) under "throughput" in its results.
+            seconds, tokens = self._finished.seconds, self._finished.generated_tokens
+            audit = {"method": self.method, **self._finished.means()}
+            log_metrics(seconds, tokens, tokens / seconds if seconds else 0.0, additional_metrics=audit)
+
+    def audit(self) -> dict[str, Any]:
+        """What the last finished run cost (before one has finished: the run so far), see `Tally.means`."""
+        return (self._finished if self._finished.requests else self.tally).means()
+
+    def __repr__(self) -> str:
+        """All that answers depend on: lmms-eval's response cache finds them by it."""
+        dtype = str(self.model.dtype).removeprefix("torch.")
+        attention = self.model.config._attn_implementation
+        choices = {"method": self.method, **self.checkpoint, "dtype": dtype, "attn": attention, **self.settings()}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in choices.items())})"
+
+    # How ---------------------------------------------------------------------------------------------------------
+
+    def _run(self, asked: Sequence[Request], answer: Callable[[list[Request]], Sequence[Any]]) -> list[Any]:
+        results: list[Any] = [None] * len(asked)
+        with tqdm(total=len(asked), disable=self.rank != 0, desc="Model Responding") as progress:
+            for batch in batches(asked, self.batch_size):
+                with self._naming(batch):
+                    answers = answer(batch)
+                for request, result in zip(batch, answers, strict=True):
+                    results[request.position] = result
+                progress.update(len(batch))
+        return results
+
+    def _answer(self, batch: Sequence[Request]) -> list[GenerationResult]:
+        answers = self.answer([self._prompt(request) for request in batch], Generation.read(batch[0].generation))
+        return [GenerationResult(a.text, TokenCounts(a.input_tokens, a.output_tokens)) for a in answers]
+
+    def _score(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:
+        texts = [r.continuation(self._document(r)) if callable(r.continuation) else r.continuation for r in batch]
+        return self.score([self._prompt(request, simple=True) for request in batch], texts)
+
+    def _prompt(self, request: Request, simple: bool = False) -> Prompt:
+        with self._naming([request]):
+            document = self._document(request)
+            if simple or self.is_simple:
+                messages = simple_messages(request, document, self.processor.image_token)
+            else:
+                messages = chat_messages(request, document)
+            return self.prompt(messages, counted=not request.padding)
+
+    def _document(self, request: Request) -> Any:
+        return None if request.split is None else self.task_dict[request.task][request.split][request.doc_id]
+
+    @contextmanager
+    def _naming(self, batch: Sequence[Request]) -> Iterator[None]:
+        """Exceptions name the requests that were being answered."""
+        try:
+            yield
+        except RequestError:
+            raise
+        except Exception as error:
+            asked = "; ".join(map(str, batch))
+            failed = RequestError(f"{type(self).__name__} could not answer {asked}: {type(error).__name__}: {error}")
+            if self.world_size == 1:
+                raise failed from error
+            # lmms-eval would catch it and exit with code 0, and the other processes would wait for this one for ever.
+            logger.opt(exception=error).error(str(failed))
+            raise SystemExit(1) from error
+
+    @classmethod
+    def _own_arguments(cls) -> set[str]:
+        """Names of the model arguments that are not the method's."""
+        inits = [vars(c)["__init__"] for c in cls.__mro__ if issubclass(c, PrunedModel) and "__init__" in vars(c)]
+        parameters = [p for init in inits for p in inspect.signature(init).parameters.values()]
+        return {p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
+
+
+def method_classes(*bases: type[PrunedModel]) -> Callable[[str], type[PrunedModel]]:
+    """A module's `__getattr__` that makes `<base>_<method>`, for any method: a class of its own per lmms-eval model."""
+
+    @functools.cache
+    def get(name: str) -> type[PrunedModel]:
+        for base in bases:
+            if name.startswith(f"{base.__name__}_"):
+                method = name.removeprefix(f"{base.__name__}_")
+                return type(name, (base,), {"method_name": method, "__module__": base.__module__})
+        raise AttributeError(name)
+
+    return get
+
+
+def _whole_batch_size(batch_size: int | str, most: int | str | None) -> int:
+    try:
+        size = min(int(batch_size), int(plain(most) or batch_size))
+    except ValueError:
+        raise ValueError(f"batch_size={batch_size}: give a whole number, it is not searched for") from None
+    if size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least 1")
+    return size

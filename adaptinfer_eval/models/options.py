@@ -1,0 +1,99 @@
+"""Model arguments as lmms-eval hands them over, turned into what they mean; unknown ones are errors."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Collection, Mapping
+from typing import Any, get_args, get_type_hints
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from transformers import GenerationConfig
+
+from adaptinfer_eval.method import Method
+
+
+def plain(value: Any) -> Any:
+    """Undo lmms-eval's reading of `key=value`: it keeps quotes and leaves `None` a word."""
+    if isinstance(value, str):
+        value = value.strip().strip("'\"")
+        return None if value == "None" else value
+    return value
+
+
+def make_method(method: type[Method], options: Mapping[str, Any], other_known: Collection[str]) -> Method:
+    """`method` with `options`, each turned into its field's type.
+
+    A comma ends a model argument, so text options are written with `/`: `schedule=1:133/10:27/20:3`.
+    Raises ValueError for an unknown option (`other_known`: names of arguments that are not the method's) and for a
+    value of the wrong type.
+    """
+    fields = {field.name for field in dataclasses.fields(method) if field.init}
+    for name in options:
+        if name not in fields:
+            known = sorted({*fields, *other_known})
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"unknown model argument {name!r}: {hint}{method.__name__} takes {', '.join(sorted(fields)) or 'none'}; "
+                f"the wrapper takes {', '.join(sorted(other_known))}"
+            )
+    types = get_type_hints(method)
+    values = {}
+    for name, given in options.items():
+        value = plain(given)
+        if value is not None and str in (types[name], *get_args(types[name])):
+            value = str(value).replace("/", ",")
+        try:
+            values[name] = TypeAdapter(types[name]).validate_python(value)
+        except ValidationError as error:
+            raise ValueError(f"model argument {name}={given!r}: {error.errors()[0]['msg']}") from None
+    return method(**values)
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """This process's device: the one asked for, else the accelerator there is, else the CPU.
+
+    Processes of one machine take one accelerator each, by LOCAL_RANK, unless `device` names one by number.
+    """
+    chosen = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    if chosen.type != "cpu" and chosen.index is None:
+        return torch.device(chosen.type, int(os.environ.get("LOCAL_RANK", "0")))
+    return chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """One request's generation arguments: `options` for transformers' generate, `until` cut off afterwards.
+
+    `ignored`: keys that transformers does not know; tasks carry some that are meant for one model only.
+    """
+
+    options: Mapping[str, Any]
+    until: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+    @classmethod
+    def read(cls, arguments: Mapping[str, Any]) -> Generation:
+        """lmms-eval's arguments; nothing is sampled at temperature 0, the default, and nothing is written to them."""
+        left = dict(arguments)
+        until = left.pop("until", None) or []
+        temperature = left.pop("temperature", None)
+        sample = bool(left.pop("do_sample", bool(temperature))) and temperature != 0
+        top_p = left.pop("top_p", None)
+        options = {
+            "max_new_tokens": int(left.pop("max_new_tokens", 1024)),
+            "num_beams": int(left.pop("num_beams", None) or 1),
+            "do_sample": sample,
+            "temperature": temperature if sample else None,
+            "top_p": top_p if sample else None,
+        }
+        known = vars(GenerationConfig())
+        options |= {name: value for name, value in left.items() if name in known}
+        return cls(
+            options=options,
+            until=tuple([until] if isinstance(until, str) else until),
+            ignored=tuple(name for name in left if name not in known),
+        )

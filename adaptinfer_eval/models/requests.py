@@ -1,0 +1,129 @@
+"""Requests of lmms-eval in one form, whatever the kind of model they were made for.
+
+Knows lmms-eval's tuples; knows nothing of prompts, tensors or models.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmms_eval.protocol import ChatMessages
+
+
+class RequestError(RuntimeError):
+    """A request could not be answered; names it. The cause is chained."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of a message: a PIL image, a path or a URL."""
+
+    source: Any
+
+
+Message = tuple[str, list[str | Image]]
+"""Role ("system", "user" or "assistant") and its text and images in order."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: where it stands in the caller's list, what is asked, and how to answer.
+
+    `context` is the task's text without images, used for sorting by length and by simple models. `continuation` is
+    the text to score, for log-likelihoods only. `padding`: asked only to keep processes in step, counts for nothing.
+    """
+
+    position: int
+    context: str
+    arguments: tuple[Any, ...]
+    task: str
+    doc_id: Any
+    split: str | None
+    generation: Mapping[str, Any]
+    continuation: Any = None
+    padding: bool = False
+
+    def __str__(self) -> str:
+        return f"task {self.task}, doc_id {self.doc_id}"
+
+
+def generation_requests(instances: Sequence[Any], is_simple: bool) -> list[Request]:
+    """lmms-eval's `generate_until` instances; chat and simple models get their arguments in different orders."""
+    requests = []
+    for position, instance in enumerate(instances):
+        if is_simple:
+            context, generation, source, doc_id, task, split = instance.args
+        else:
+            context, source, generation, doc_id, task, split = instance.args
+        requests.append(
+            Request(
+                position, context, (source,), task, doc_id, split, dict(generation), padding=_is_padding(instance)
+            )
+        )
+    return requests
+
+
+def scoring_requests(instances: Sequence[Any]) -> list[Request]:
+    """lmms-eval's `loglikelihood` instances: `(context, continuation, doc_to_visual, doc_id, task, split)`.
+
+    Without a document, `(context, continuation)`: mutual information asks for the score of an option by itself.
+    """
+    requests = []
+    for position, instance in enumerate(instances):
+        context, continuation, *document = instance.args
+        source, doc_id, task, split = document or (None, instance.doc_id, instance.task_name, None)
+        requests.append(
+            Request(
+                position, context, (source,), task, doc_id, split, {}, continuation, padding=_is_padding(instance)
+            )
+        )
+    return requests
+
+
+def _is_padding(instance: Any) -> bool:
+    return bool((instance.metadata or {}).get("__padding_only__"))
+
+
+def simple_messages(request: Request, document: Mapping[str, Any] | None, image_token: str) -> list[Message]:
+    """One user message: the images, then the text; or in the places that the text itself marks with `image_token`."""
+    (doc_to_visual,) = request.arguments
+    images = [Image(visual) for visual in (doc_to_visual(document) if doc_to_visual else None) or []]
+    parts = request.context.split(image_token)
+    if len(parts) == 1:
+        return [("user", [*images, request.context])]
+    if len(parts) != len(images) + 1:
+        raise ValueError(f"the text marks {len(parts) - 1} images with {image_token}, the document has {len(images)}")
+    content: list[str | Image] = [parts[0]]
+    for image, text in zip(images, parts[1:], strict=True):
+        content += [image, text]
+    return [("user", [part for part in content if part != ""])]
+
+
+def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message]:
+    """The messages that the task itself makes of the document."""
+    (doc_to_messages,) = request.arguments
+    messages: list[Message] = []
+    for message in ChatMessages(messages=doc_to_messages(document)).messages:
+        content: list[str | Image] = []
+        for part in message.content:
+            if part.type == "text":
+                content.append(part.text)
+            elif part.type == "image":
+                content.append(Image(part.url))
+            else:
+                raise ValueError(f"the model takes text and images, the document has {part.type}: use another task")
+        messages.append((message.role, content))
+    return messages
+
+
+def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
+    """Requests that are answered alike, longest first: little padding, and too large a batch fails at once."""
+    alike: dict[str, list[Request]] = {}
+    for request in requests:
+        alike.setdefault(json.dumps(request.generation, sort_keys=True, default=str), []).append(request)
+    for group in alike.values():
+        group.sort(key=lambda request: -len(request.context))
+        yield from (group[start : start + size] for start in range(0, len(group), size))
