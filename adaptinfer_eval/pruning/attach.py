@@ -1,0 +1,109 @@
+"""`pruned(model, method)`: attach a method to an unmodified model for the length of a block."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from adaptinfer_eval.method import ImageMethod, LayerMethod, Method
+from adaptinfer_eval.pruning.anatomy import Anatomy, anatomy_of
+from adaptinfer_eval.pruning.decoder import DecoderWatch
+from adaptinfer_eval.pruning.guards import check_generate, check_mode
+from adaptinfer_eval.pruning.images import ImagePruner
+from adaptinfer_eval.pruning.intercept import intercepted
+from adaptinfer_eval.pruning.language import LayerPruner
+from adaptinfer_eval.pruning.tower import TowerPruner, restore_length
+from adaptinfer_eval.pruning.trace import Trace
+
+
+@contextmanager
+def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = None) -> Iterator[Trace]:
+    """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
+
+    `model`: a LLaVA, a bare decoder fed `inputs_embeds` (then `vision_mask`, bool (B, L), is True on its vision
+    tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the last prefill
+    kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
+
+    Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
+    uses that would give wrong tokens: training mode, static cache, chunked prefill, assisted decoding.
+    """
+    check_mode(model)
+    anatomy = anatomy_of(model)
+    trace = Trace()
+    with ExitStack() as stack:
+        if isinstance(method, ImageMethod):
+            tower = _attach_tower(stack, anatomy, method, trace)
+        else:
+            tower = None
+        if anatomy.text is not None:
+            _attach_decoder(stack, model, anatomy, method, vision_mask, tower, trace)
+        elif tower is None:
+            raise ValueError(f"{type(method).__name__} does nothing in a vision tower: use it on the whole model")
+        yield trace
+
+
+def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace) -> TowerPruner | None:
+    tower = anatomy.tower
+    layers, image_tokens = (len(tower.layers), tower.image_tokens) if tower else (23, 576)
+    schedule = method.tower_schedule(layers, image_tokens)
+    if schedule is None:
+        return None
+    if tower is None:
+        raise ValueError(f"{type(method).__name__} works inside a CLIP vision tower, and this model has none")
+    pruner = TowerPruner(tower, method, schedule, trace)
+    config: Any = tower.model.config
+    stack.enter_context(intercepted(config._attn_implementation, pruner.observe))
+    for handle in pruner.hook():
+        stack.callback(handle.remove)
+    if anatomy.projector is not None:
+        stack.callback(anatomy.projector.register_forward_hook(restore_length(tower.image_tokens)).remove)
+    return pruner
+
+
+def _attach_decoder(
+    stack: ExitStack,
+    model: Any,
+    anatomy: Anatomy,
+    method: Method,
+    vision_mask: Tensor | None,
+    tower: TowerPruner | None,
+    trace: Trace,
+) -> None:
+    text: Any = anatomy.text
+    image_tokens = _image_tokens(anatomy, vision_mask)
+    method.entering(len(text.layers), image_tokens)  # a budget or schedule that does not fit is refused here
+    layers = images = None
+    if isinstance(method, LayerMethod):
+        schedule = method.plan(len(text.layers), image_tokens)
+        layers = LayerPruner(text, method, schedule, trace)
+        stack.enter_context(intercepted(text.config._attn_implementation, layers.observe))
+    elif isinstance(method, ImageMethod):
+        images = ImagePruner(method, image_tokens, trace)
+    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, tower)
+    for handle in watch.hook():
+        stack.callback(handle.remove)
+    if hasattr(model, "generate"):
+        generate = model.generate
+
+        @functools.wraps(generate)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            check_generate(model, kwargs)
+            return generate(*args, **kwargs)
+
+        model.generate = checked
+        stack.callback(delattr, model, "generate")
+
+
+def _image_tokens(anatomy: Anatomy, vision_mask: Tensor | None) -> int:
+    """Vision tokens of an image; for a bare decoder those of the fullest prompt."""
+    if anatomy.multimodal is not None:
+        config: Any = anatomy.multimodal.config
+        return int(config.image_seq_length)
+    if vision_mask is None:
+        raise ValueError("a decoder fed inputs_embeds does not say where its vision tokens are: pass vision_mask=")
+    return int(vision_mask.sum(1).max())

@@ -1,0 +1,71 @@
+"""What a method gets to see: attention rows of one layer, computed from that layer's own queries and keys.
+
+Only the rows that a method asks for are computed, beside the model's own attention, whatever kernel that uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Rotary = tuple[Tensor, Tensor]
+"""cos and sin, each (B or 1, tokens, head size)."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Input embeddings before layer 0. `vision` (B, V, D), `text` (B, T, D): the text after the image.
+
+    `vision_mask` (B, V) and `text_mask` (B, T) are False on padding.
+    """
+
+    vision: Tensor
+    text: Tensor
+    vision_mask: Tensor
+    text_mask: Tensor
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Softmaxed attention of one layer over the whole sequence, float32, 0 on padding.
+
+    `to_vision` (B, H, R, V): query rows onto vision tokens; `to_text` (B, H, R, T): onto the text after the image.
+    The R rows are that text (R = T), or the prompt's last token (R = 1), as the method's `queries` says.
+    `vision_mask` (B, V) is False on padding. `prepared`: what the method's `prepare` returned.
+    """
+
+    to_vision: Tensor
+    to_text: Tensor
+    vision_mask: Tensor
+    prepared: Tensor | None
+    _rotary: Callable[[], tuple[Rotary, Rotary]]
+
+    def rotary(self) -> tuple[Rotary, Rotary]:
+        """(cos, sin) of the query rows, (B, R, head size), and of the vision tokens, (B, V, head size)."""
+        return self._rotary()
+
+
+def attention_rows(query: Tensor, key: Tensor, scaling: float, rows: int, valid: Tensor | None) -> Tensor:
+    """Causal attention of the last `rows` tokens over the whole sequence, (B, H, rows, n) float32.
+
+    `query` (B, H, n, head size) and `key` (B, H_kv, n, head size) are rotated; `valid` (B, n) is False on padding.
+    """
+    batch, heads, length, size = query.shape
+    groups = key.shape[1]
+    # Grouped-query attention: the query heads that share a key head become rows of one product.
+    grouped = query[:, :, length - rows :].reshape(batch, groups, heads // groups * rows, size)
+    logits = (grouped @ key.transpose(2, 3)).view(batch, heads, rows, length).float() * scaling
+    columns = torch.arange(length, device=key.device)
+    allowed = columns <= columns[length - rows :, None]
+    if valid is not None:
+        allowed = allowed & valid[:, None, None, :]
+    # Not -inf: a row of padding alone would become NaN, and NaN survives multiplication by 0.
+    return logits.masked_fill_(~allowed, torch.finfo(torch.float32).min).softmax(-1)
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """`tokens` (B or 1, n, D) at `index` (B, m) → (B, m, D)."""
+    return tokens.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))

@@ -1,0 +1,72 @@
+"""Dropping vision tokens before the language model, and the bookkeeping that generation needs for it.
+
+`generate` goes on counting the whole prompt; the decoder is given the shorter one, in prefill and in every decode step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from adaptinfer_eval.method import ImageMethod
+from adaptinfer_eval.pruning.prompt import Prompt
+from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
+from adaptinfer_eval.pruning.trace import Trace
+
+Kwargs = dict[str, Any]
+
+
+class ImagePruner:
+    """Applies one `ImageMethod` to the input of a decoder, for images of `image_tokens` tokens."""
+
+    def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace) -> None:
+        self.selected = list(method.select(image_tokens))
+        self.image_tokens, self.trace = image_tokens, trace
+
+    def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Segment | None]:
+        """The decoder's arguments with only the selected vision tokens, and what they are."""
+        if not any(prompt.vision):
+            return kwargs, None
+        if any(count % self.image_tokens for count in prompt.vision):
+            raise ValueError(
+                f"prompts have {sorted(set(prompt.vision))} vision tokens, not multiples of the {self.image_tokens} of "
+                "an image: methods that prune before the language model need whole images"
+            )
+        before = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
+        slots = torch.arange(before.vision_mask.shape[1], device=before.ids.device) % self.image_tokens
+        wanted = torch.zeros(self.image_tokens, dtype=torch.bool)
+        wanted[self.selected] = True
+        chosen = wanted.to(slots.device)[slots] & before.vision_mask
+        keep = [count // self.image_tokens * len(self.selected) for count in prompt.vision]
+        if kwargs.get("inputs_embeds") is not None:
+            after, embeds, _ = shorten(before, kwargs["inputs_embeds"], chosen, keep, prompt.text_after)
+            kwargs = {**kwargs, "inputs_embeds": embeds}
+        else:
+            after, ids, _ = shorten(before, kwargs["input_ids"][..., None], chosen, keep, prompt.text_after)
+            kwargs = {**kwargs, "input_ids": ids[..., 0]}
+        self.trace.kept[-1] = after.kept()
+        self.trace.entering[:] = torch.tensor(keep)[:, None]
+        return {**kwargs, **_mask_and_positions(after, step=None)}, after
+
+    def decode(self, segment: Segment | None, cached: int, kwargs: Kwargs) -> Kwargs:
+        """The decoder's arguments of a decode step after `cached` tokens."""
+        if segment is None:
+            return kwargs
+        return {**kwargs, **_mask_and_positions(segment, step=cached - segment.length)}
+
+
+def _mask_and_positions(segment: Segment, step: int | None) -> Kwargs:
+    """Attention mask and position ids of a shortened prompt, or of the decode step `step` after it."""
+    length, device = segment.length, segment.ids.device
+    valid = segment.valid
+    if step is None:
+        positions = torch.arange(length, device=device)[None] if valid is None else (valid.cumsum(1) - 1).clamp(min=0)
+        return {"attention_mask": None if valid is None else valid.long(), "position_ids": positions}
+    if valid is None:
+        return {
+            "attention_mask": None,
+            "position_ids": torch.full((1, 1), length + step, device=device),
+        }
+    mask = torch.cat([valid, valid.new_ones(len(valid), step + 1)], 1).long()
+    return {"attention_mask": mask, "position_ids": valid.sum(1, keepdim=True) + step}

@@ -1,0 +1,272 @@
+"""Pruning inside the language model: hooks on the decoder layers of one unmodified model.
+
+Hugging Face's forward stays in charge. A pre-hook on a layer hands it a shorter sequence and the mask and positions
+that belong to it; the layer's K/V for the tokens it computed stay in the cache, so the cache gets shorter with depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
+
+from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
+from adaptinfer_eval.pruning.prompt import Prompt
+from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
+from adaptinfer_eval.pruning.trace import Trace
+from adaptinfer_eval.schedule import Schedule
+
+Kwargs = dict[str, Any]
+
+
+class _Seen(Exception):
+    """Ends a look-ahead as soon as the queries and keys are there."""
+
+
+@dataclass
+class Run:
+    """One prompt batch, from its prefill through its decode steps.
+
+    `segments`: the sequence before the first stage, after it, …. `first_layers[i]`: where segment i begins.
+    `step`: tokens decoded so far, None in prefill. `decode`: mask and positions per segment, for this step.
+    """
+
+    prompt: Prompt
+    segments: list[Segment]
+    first_layers: list[int] = field(default_factory=lambda: [0])
+    prepared: Tensor | None = None
+    attention: Attention | None = None
+    next_id: list[int] = field(default_factory=list)
+    masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
+    step: int | None = None
+    decode: dict[int, Rotary] = field(default_factory=dict)
+
+    def segment_of(self, layer: int) -> int:
+        return max(i for i, first in enumerate(self.first_layers) if first <= layer)
+
+
+class LayerPruner:
+    """Applies one `LayerMethod` to the decoder `text`; `before_layer` is its pre-hook."""
+
+    def __init__(self, text: Any, method: LayerMethod, schedule: Schedule, trace: Trace) -> None:
+        self.text, self.method, self.trace = text, method, trace
+        self.layers: list[nn.Module] = list(text.layers)
+        self.keeps = {stage.layer: stage.keep for stage in schedule}
+        ahead = 1 if method.looks_ahead else 0
+        self.observed = {self._attention_module(stage.layer + ahead) for stage in schedule}
+        self.run: Run | None = None
+        self.looking_ahead = False
+
+    def _attention_module(self, layer: int) -> nn.Module:
+        return self.layers[layer].self_attn  # type: ignore[return-value]
+
+    # Prompt by prompt --------------------------------------------------------------------------------------------
+
+    def begin(self, prompt: Prompt) -> Run | None:
+        """Get ready for the prefill of `prompt`; None when it has no vision token."""
+        self.run = None
+        if any(prompt.vision):
+            ends_with_image = any(v and not t for v, t in zip(prompt.vision, prompt.text_after, strict=True))
+            if self.method.queries == "text" and ends_with_image:
+                raise ValueError(
+                    f"{self.method.name} ranks vision tokens by the text after the image, and a prompt ends with its "
+                    "image: put the question after the image, or use fastv or pdrop"
+                )
+            segment = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
+            self.run = Run(prompt, [segment], next_id=[segment.length] * len(prompt.real))
+        return self.run
+
+    def resume(self, run: Run | None, cached: int) -> None:
+        """Get ready for a decode step after `cached` tokens in layer 0."""
+        self.run = run
+        if run is not None:
+            run.step = cached - run.segments[0].length
+            run.decode.clear()
+            run.masks.clear()
+
+    # Layer by layer ----------------------------------------------------------------------------------------------
+
+    def before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs] | None:
+        run = self.run
+        if run is None:
+            return None
+        hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        if run.step is None:
+            if index == 0:
+                self._start(run, hidden, kwargs)
+            elif index - 1 in self.keeps:
+                hidden = self._stage(run, index, module, hidden, kwargs)
+        current = run.segment_of(index)
+        if current == 0:
+            return None
+        kwargs = {**kwargs, "attention_mask": self._mask(run, current, index, hidden, kwargs)}
+        if run.step is None:
+            kwargs["position_embeddings"] = run.segments[current].rotary
+        elif self.method.positions == "renumber":
+            kwargs["position_embeddings"] = self._decode_rotary(run, current, hidden)
+        # Flash attention reads position ids that do not start at 0 as packed sequences; layers rotate by cos and sin.
+        kwargs["position_ids"] = None
+        if args:
+            return (hidden, *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": hidden}
+
+    def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
+        segment = run.segments[0]
+        segment.rotary = kwargs["position_embeddings"]
+        text = max(run.prompt.text_after)
+        run.prepared = self.method.prepare(
+            Embeddings(
+                vision=gather_tokens(hidden, segment.vision_index),
+                text=hidden[:, segment.length - text :],
+                vision_mask=segment.vision_mask,
+                text_mask=run.prompt.text_mask,
+            )
+        )
+
+    def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor, kwargs: Kwargs) -> Tensor:
+        """Prune what layer `index - 1` hands on to layer `index`."""
+        method, before = self.method, run.segments[-1]
+        if method.looks_ahead:
+            self._look_ahead(index, module, hidden, before)
+        assert run.attention is not None, f"no attention was seen for the stage after layer {index - 1}"
+        score = method.score(run.attention)
+        run.attention = None
+        keep = [
+            method.keep_count(self.keeps[index - 1], total, now)
+            for total, now in zip(run.prompt.vision, before.vision, strict=True)
+        ]
+        chosen = choose(score, before, keep)
+        dropped = [now - kept for now, kept in zip(before.vision, keep, strict=True)]
+        made = [method.merged_count(count) for count in dropped]
+        merged = None
+        if any(made):
+            left = score.masked_fill(chosen | ~before.vision_mask, -torch.inf)
+            merged = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
+        segment, hidden, order = shorten(
+            before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id
+        )
+        run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
+        segment.rotary = self._prefill_rotary(before, segment, hidden, order)
+        run.segments.append(segment)
+        run.first_layers.append(index)
+        self.trace.kept[index - 1] = segment.kept()
+        self.trace.entering[:, index:] = torch.tensor(segment.vision)[:, None]
+        return hidden
+
+    # Attention ---------------------------------------------------------------------------------------------------
+
+    def observe(
+        self,
+        original: Callable[..., Any],
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        kwargs: Kwargs,
+    ) -> Any:
+        """Handler of the model's attention function: compute the rows that the method asked for."""
+        run = self.run
+        if run is not None and run.step is None and module in self.observed:
+            if self.looking_ahead == self.method.looks_ahead:
+                run.attention = self._attention(run, query, key, kwargs["scaling"])
+            if self.looking_ahead:
+                raise _Seen
+        return original(module, query, key, value, attention_mask, **kwargs)
+
+    def _look_ahead(self, index: int, module: nn.Module, hidden: Tensor, segment: Segment) -> None:
+        """Run layer `index` up to its attention on the sequence as it is, without touching the cache."""
+        # With a device map the next layer may be on another device, which its own hook would move the input to.
+        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+        assert segment.rotary is not None
+        if device is not None:
+            hidden = hidden.to(device)
+        self.looking_ahead = True
+        try:
+            self._attention_module(index)(
+                hidden_states=module.input_layernorm(hidden),  # type: ignore[operator]
+                position_embeddings=tuple(part.to(hidden.device) for part in segment.rotary),
+                attention_mask=None,
+            )
+        except _Seen:
+            pass
+        finally:
+            self.looking_ahead = False
+
+    def _attention(self, run: Run, query: Tensor, key: Tensor, scaling: float) -> Attention:
+        segment = run.segments[-1]
+        text = max(run.prompt.text_after)
+        rows = text if self.method.queries == "text" else 1
+        index, mask = segment.vision_index.to(query.device), segment.vision_mask.to(query.device)
+        valid = None if segment.valid is None else segment.valid.to(query.device)
+        weights = attention_rows(query, key, scaling, rows, valid)
+        columns = index[:, None, None, :].expand(-1, weights.shape[1], rows, -1)
+        to_vision = weights.gather(3, columns)
+        to_text = weights[..., segment.length - text :]
+        if len(set(segment.vision)) > 1 or len(set(run.prompt.text_after)) > 1:
+            # Unequal prompts: zero what is no text, or no vision token, of the sample.
+            text_mask = run.prompt.text_mask.to(query.device)
+            row_mask = text_mask if self.method.queries == "text" else text_mask.new_ones(len(text_mask), 1)
+            to_vision = to_vision * (row_mask[:, None, :, None] & mask[:, None, None, :])
+            to_text = to_text * (row_mask[:, None, :, None] & text_mask[:, None, None, :])
+
+        def rotary() -> tuple[Rotary, Rotary]:
+            assert segment.rotary is not None
+            cos, sin = (part.to(query.device).expand(len(index), -1, -1) for part in segment.rotary)
+            last = slice(segment.length - rows, None)
+            return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
+
+        return Attention(to_vision, to_text, mask, run.prepared, rotary)
+
+    # Positions and masks -----------------------------------------------------------------------------------------
+
+    def _prefill_rotary(self, before: Segment, after: Segment, hidden: Tensor, order: Tensor) -> Rotary:
+        if self.method.positions == "keep":
+            assert before.rotary is not None
+            cos, sin = (part.to(hidden.device) for part in before.rotary)
+            return gather_tokens(cos, order), gather_tokens(sin, order)
+        positions = torch.arange(after.length, device=hidden.device)[None]
+        if after.valid is not None:
+            positions = (after.valid.cumsum(1) - 1).clamp(min=0)
+        return self._rotate(hidden, positions)
+
+    def _decode_rotary(self, run: Run, current: int, hidden: Tensor) -> Rotary:
+        """The new token's position at a layer is the number of real tokens that layer has cached."""
+        assert run.step is not None
+        if current not in run.decode:
+            segment = run.segments[current]
+            real = hidden.new_full((1, 1), segment.length, dtype=torch.long)
+            if segment.valid is not None:
+                real = segment.valid.to(hidden.device).sum(1, keepdim=True)
+            run.decode[current] = self._rotate(hidden, real + run.step)
+        return run.decode[current]
+
+    def _rotate(self, hidden: Tensor, positions: Tensor) -> Rotary:
+        return self.text.rotary_emb(hidden, position_ids=positions)  # type: ignore[no-any-return]
+
+    def _mask(self, run: Run, current: int, index: int, hidden: Tensor, kwargs: Kwargs) -> Tensor | None:
+        """The attention mask of a shortened segment, built by transformers for its attention implementation."""
+        segment, config = run.segments[current], self.text.config
+        if segment.valid is None and kwargs.get("attention_mask") is None:
+            return None
+        patterns: Sequence[str] | None = getattr(config, "layer_types", None)
+        window = getattr(config, "sliding_window", None)
+        pattern = patterns[index] if patterns else "sliding_attention" if window else "full_attention"
+        if (current, pattern) not in run.masks:
+            valid = segment.valid
+            if valid is not None and run.step is not None:
+                valid = torch.cat([valid, valid.new_ones(len(valid), run.step + 1)], 1)
+            run.masks[current, pattern] = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern](
+                config=config,
+                inputs_embeds=hidden,
+                attention_mask=None if valid is None else valid.to(hidden.device),
+                past_key_values=None if run.step is None else kwargs["past_key_values"],
+                layer_idx=index,
+                allow_is_causal_skip=valid is None,
+            )
+        return run.masks[current, pattern]

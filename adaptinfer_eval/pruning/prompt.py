@@ -1,0 +1,48 @@
+"""What a prompt batch consists of: one look at its masks, one copy of all counts to the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """`is_vision` (B, L); `valid` (B, L) is False on padding, None where there is none.
+
+    Per sample, on the host: `real` tokens, `vision` tokens, and `text_after` the last image (0 without an image).
+    `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image.
+    """
+
+    is_vision: Tensor
+    valid: Tensor | None
+    real: list[int]
+    vision: list[int]
+    text_after: list[int]
+    text_mask: Tensor
+
+
+def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
+    """Count the tokens of a left-padded batch; ValueError when it is padded on the right."""
+    batch, length = is_vision.shape
+    valid = None if attention_mask is None else attention_mask.to(is_vision.device, torch.bool)
+    columns = torch.arange(length, device=is_vision.device)
+    last = torch.where(is_vision, columns, -1).amax(1)
+    text_after = torch.where(last < 0, 0, length - 1 - last)
+    real = torch.full_like(last, length) if valid is None else valid.sum(1)
+    unpadded = torch.ones_like(last) if valid is None else valid[:, -1].long()
+    counts = torch.stack([real, is_vision.sum(1), text_after, unpadded]).tolist()
+    if not all(counts[3]):
+        raise ValueError("the batch is padded on the right; pad on the left (tokenizer.padding_side = 'left')")
+    longest = max(counts[2])
+    text_mask = columns[:longest] >= longest - text_after[:, None]
+    return Prompt(
+        is_vision=is_vision,
+        valid=valid if min(counts[0]) < length else None,
+        real=counts[0],
+        vision=counts[1],
+        text_after=counts[2],
+        text_mask=text_mask,
+    )

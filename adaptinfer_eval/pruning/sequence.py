@@ -1,0 +1,130 @@
+"""The token sequence between two stages, and the step from one to the next. Pure tensor functions.
+
+Samples of a batch may keep different numbers of tokens. Each is right-aligned; the free slots on the left are filled
+with dropped tokens that `valid` masks out, so that no slot ever holds garbage (a NaN would survive the mask).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from adaptinfer_eval.pruning.attention import Rotary, gather_tokens
+
+
+@dataclass
+class Segment:
+    """The sequence that the layers between two stages compute.
+
+    `real`, `vision`: tokens and vision tokens per sample, on the host. `ids` (B, n): index of each token in the
+    original sequence (merged ones count on from its length). `is_vision` (B, n). `valid` (B, n) is False on padding,
+    None where there is none. `vision_index` (B, V): where the vision tokens are, padded; `vision_mask` (B, V).
+    `rotary`: cos and sin of the tokens, set when the positions are known.
+    """
+
+    real: list[int]
+    vision: list[int]
+    ids: Tensor
+    is_vision: Tensor
+    valid: Tensor | None
+    vision_index: Tensor
+    vision_mask: Tensor
+    rotary: Rotary | None = None
+
+    @property
+    def length(self) -> int:
+        return self.ids.shape[1]
+
+    def kept(self) -> Tensor:
+        """Original indices of the vision tokens, (B, V), in sequence order, -1 on padding."""
+        return self.ids.gather(1, self.vision_index).masked_fill(~self.vision_mask, -1)
+
+
+def first_segment(
+    is_vision: Tensor, valid: Tensor | None, real: Sequence[int], vision: Sequence[int]
+) -> Segment:
+    """The whole prompt; `is_vision` and `valid` (B, L), token counts per sample on the host."""
+    ids = torch.arange(is_vision.shape[1], device=is_vision.device).expand(is_vision.shape)
+    return _segment(ids, is_vision, valid, real, vision)
+
+
+def _segment(
+    ids: Tensor, is_vision: Tensor, valid: Tensor | None, real: Sequence[int], vision: Sequence[int]
+) -> Segment:
+    vision_index = is_vision.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, : max(vision)]
+    slots = torch.arange(max(vision), device=ids.device)
+    return Segment(
+        real=list(real),
+        vision=list(vision),
+        ids=ids,
+        is_vision=is_vision,
+        valid=valid,
+        vision_index=vision_index,
+        vision_mask=slots < _column(vision, ids.device),
+    )
+
+
+def choose(score: Tensor, segment: Segment, keep: Sequence[int]) -> Tensor:
+    """Mark the `keep[b]` highest scores of each sample: (B, V) bool."""
+    best = score.masked_fill(~segment.vision_mask, -torch.inf).topk(max(keep), dim=1).indices
+    ranks = torch.arange(max(keep), device=score.device) < _column(keep, score.device)
+    return torch.zeros_like(segment.vision_mask).scatter(1, best, ranks)
+
+
+def shorten(
+    segment: Segment,
+    hidden: Tensor,
+    chosen: Tensor,
+    keep: Sequence[int],
+    text_after: Sequence[int],
+    merged: Tensor | None = None,
+    merged_counts: Sequence[int] = (),
+    first_merged_id: Sequence[int] = (),
+) -> tuple[Segment, Tensor, Tensor]:
+    """Drop the vision tokens that are not `chosen` (B, V); insert merged ones before the text after the image.
+
+    `hidden` (B, n, D); `merged` (B, C, D), of which `merged_counts[b]` are real, numbered from `first_merged_id[b]`.
+    Returns the new segment, its hidden states, and the index (B, n') of its tokens in the old sequence (where merged
+    tokens count on from n).
+    """
+    device, length = hidden.device, segment.length
+    keeps = ~segment.is_vision if segment.valid is None else ~segment.is_vision & segment.valid
+    # Padding in vision_index points at text: leave what stands there.
+    there = torch.where(segment.vision_mask, chosen, keeps.gather(1, segment.vision_index))
+    keeps = keeps.scatter(1, segment.vision_index, there)
+
+    slots = 0 if merged is None else merged.shape[1]
+    ids, is_vision = segment.ids, segment.is_vision
+    place = torch.arange(length, device=device) * (slots + 1)
+    place = torch.where(keeps, place, -1)  # dropped tokens go to the far left
+    vision = list(keep)
+    if merged is not None:
+        new = torch.arange(slots, device=device)
+        after = (length - 1 - _column(text_after, device)) * (slots + 1) + 1
+        real_slot = new < _column(merged_counts, device)
+        place = torch.cat([place, torch.where(real_slot, after + new, -1)], 1)
+        hidden = torch.cat([hidden, merged.to(hidden.dtype)], 1)
+        ids = torch.cat([ids, _column(first_merged_id, device) + new], 1)
+        is_vision = torch.cat([is_vision, torch.ones_like(real_slot)], 1)
+        vision = [k + c for k, c in zip(keep, merged_counts, strict=True)]
+
+    real = [n - old + new for n, old, new in zip(segment.real, segment.vision, vision, strict=True)]
+    order = place.argsort(dim=1, stable=True)[:, -max(real) :]
+    valid = None
+    if min(real) < max(real):
+        valid = torch.arange(max(real), device=device) >= max(real) - _column(real, device)
+    is_vision = is_vision.gather(1, order)
+    if valid is not None:
+        is_vision = is_vision & valid
+    return _segment(ids.gather(1, order), is_vision, valid, real, vision), gather_tokens(hidden, order), order
+
+
+def _column(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Counts per sample as (B, 1), without waiting for the device."""
+    if len(set(counts)) == 1:
+        return torch.full((len(counts), 1), counts[0], device=device)
+    on_host = torch.tensor(counts, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)[:, None]

@@ -1,0 +1,106 @@
+"""Pruning schedules: parsing, counting and solving for a budget. Plain numbers, no torch.
+
+A *stage* `(layer, keep)` lets decoder layer `layer` (0-based) run on all the tokens it gets; `keep` vision tokens
+go on to the next layer. A *schedule* is a row of stages, written `1:133,10:27,20:3`. `keep` is a number of tokens
+or, written with a decimal point (`7:0.5`), a share of the image's tokens.
+
+A *budget* is the mean number of vision tokens per layer. The papers count the tokens *leaving* each layer
+(AdaptInfer, SparseVLM); what is computed are the tokens *entering* it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, NamedTuple
+
+Count = Literal["leaving", "entering"]
+COUNTS: tuple[Count, ...] = ("leaving", "entering")
+
+
+class Stage(NamedTuple):
+    """After decoder layer `layer`, `keep` vision tokens go on (a float below 1: that share of the image's)."""
+
+    layer: int
+    keep: int | float
+
+    def __str__(self) -> str:
+        return f"{self.layer}:{self.keep}"
+
+
+class Schedule(tuple[Stage, ...]):
+    """Stages with strictly increasing layers; `str()` and `parse` are inverse to each other."""
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self))
+
+    @classmethod
+    def parse(cls, text: str) -> Schedule:
+        """Read `layer:keep,layer:keep,…`; ValueError when it cannot be read or its layers do not increase."""
+        try:
+            schedule = cls(_stage(part) for part in text.split(","))
+        except ValueError as error:
+            raise ValueError(
+                f"schedule {text!r} cannot be read ({error}); write layer:keep pairs such as '1:133,10:27,20:3'"
+            ) from None
+        layers = [stage.layer for stage in schedule]
+        if any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+            raise ValueError(f"schedule {text!r}: layers must increase, got {layers}; sort and merge its stages")
+        return schedule
+
+    def check(self, num_layers: int) -> None:
+        """ValueError unless every stage has a layer after it in a model of `num_layers` layers."""
+        if self and self[-1].layer > num_layers - 2:
+            raise ValueError(
+                f"schedule '{self}' prunes after layer {self[-1].layer}, but the model has {num_layers} layers "
+                f"(0 to {num_layers - 1}): the last useful stage is after layer {num_layers - 2}"
+            )
+
+
+def _stage(text: str) -> Stage:
+    layer, separator, keep = text.strip().partition(":")
+    if not separator:
+        raise ValueError(f"{text.strip()!r} has no ':'")
+    stage = Stage(int(layer), float(keep) if "." in keep else int(keep))
+    if stage.layer < 0 or stage.keep < 0 or (isinstance(stage.keep, float) and stage.keep >= 1):
+        raise ValueError(f"{text.strip()!r}: layer and keep must not be negative, a share must be below 1")
+    return stage
+
+
+def entering_counts(
+    schedule: Schedule, leaving_stage: Sequence[int], vision_tokens: int, num_layers: int
+) -> list[int]:
+    """Vision tokens entering each layer, when `leaving_stage[i]` of `vision_tokens` go on after stage i."""
+    counts = [vision_tokens] * num_layers
+    for stage, count in zip(schedule, leaving_stage, strict=True):
+        counts[stage.layer + 1 :] = [count] * (num_layers - stage.layer - 1)
+    return counts
+
+
+def mean_count(entering: Sequence[int], count: Count) -> float:
+    """Mean vision tokens per layer, from the tokens `entering` each layer (no stage after the last layer)."""
+    leaving = [*entering[1:], entering[-1]]
+    return sum(leaving if count == "leaving" else entering) / len(entering)
+
+
+def scale_layers(layers: Iterable[int], from_layers: int, to_layers: int) -> list[int]:
+    """The same relative depths in a model with another number of layers, kept strictly increasing."""
+    scaled: list[int] = []
+    for layer in layers:
+        depth = int(layer * to_layers / from_layers + 0.5)
+        scaled.append(max(depth, scaled[-1] + 1) if scaled else depth)
+    return scaled
+
+
+def scaled_shapes(shape: Schedule, vision_tokens: int) -> Iterable[Schedule]:
+    """`shape` with all keeps scaled alike, one schedule for each possible keep of the first stage."""
+    for first in range(vision_tokens + 1):
+        scale = first / shape[0].keep
+        yield Schedule(Stage(layer, min(int(keep * scale + 0.5), vision_tokens)) for layer, keep in shape)
+
+
+def nearest_to_budget(
+    candidates: Iterable[Schedule], mean: Callable[[Schedule], float], budget: float
+) -> tuple[Schedule, float]:
+    """The candidate whose mean count is nearest to `budget`, and how far off it is in tokens."""
+    distance, best = min(((abs(mean(schedule) - budget), schedule) for schedule in candidates), key=lambda p: p[0])
+    return best, distance

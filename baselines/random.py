@@ -1,0 +1,31 @@
+"""Control: vision tokens chosen by lot. A method that does not beat it has found nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from adaptinfer_eval.adaptinfer import AdaptInfer
+from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.pruning.attention import Attention
+
+
+@dataclass(frozen=True, kw_only=True)
+class Random(LayerMethod):
+    """Random tokens at AdaptInfer's places and counts, so that only the choice differs.
+
+    `seed` draws one order of the vision tokens; all samples and stages go by it, so answers do not depend on the batch.
+    """
+
+    seed: int = 0
+
+    official: ClassVar = AdaptInfer.official
+    queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
+
+    def score(self, attention: Attention) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        lots = torch.rand(attention.vision_mask.shape[1], generator=generator)
+        return lots.to(attention.to_vision.device).expand(attention.vision_mask.shape)

@@ -1,0 +1,64 @@
+"""ToMe in the vision tower: similar patches are merged layer by layer, before the language model sees them.
+
+Bolya et al., "Token Merging: Your ViT But Faster", ICLR 2023, arXiv 2210.09461.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adaptinfer_eval.method import ImageMethod
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToMe(ImageMethod):
+    """ToMe (arXiv 2210.09461) in the CLIP tower: `budget` tokens per image leave it, for every decoder layer.
+
+    `proportional`: attend to a merged token in proportion to the patches it stands for (+ log size on its key).
+    The merges are spread evenly over the layers before the one that LLaVA reads, the larger shares first.
+    """
+
+    proportional: bool = True
+
+    @property
+    def weighs_keys(self) -> bool:
+        return self.proportional
+
+    def select(self, image_tokens: int) -> Sequence[int]:
+        return range(self.budget)
+
+    def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
+        """Merges per layer, 512 = 6 × 23 + 17 × 22; ValueError when a layer would have to merge more than half."""
+        each, extra = divmod(image_tokens - self.budget, num_layers)
+        merges = [each + (layer < extra) for layer in range(num_layers)]
+        left = image_tokens
+        for layer, merge in enumerate(merges):
+            if merge > left // 2:
+                raise ValueError(
+                    f"budget={self.budget}: layer {layer} would merge {merge} of {left} tokens, and ToMe can merge "
+                    "half of them at most: choose a larger budget"
+                )
+            left -= merge
+        return merges
+
+    def assign(self, keys: Tensor, count: int) -> Tensor:
+        """Bipartite soft matching (ToMe §3): even rows A, odd rows B; the `count` best matches A → B are merged.
+
+        Rows come out as in ToMe: unmerged tokens of A in order (CLS first, never merged), then all of B.
+        """
+        unit = F.normalize(keys.float(), dim=-1)
+        match = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
+        match[:, 0] = -torch.inf
+        best, partner = match.max(2)
+        chosen = best.topk(count, dim=1).indices
+        merged = torch.zeros_like(best, dtype=torch.bool).scatter_(1, chosen, True)
+        first_b = best.shape[1] - count
+        rows = torch.empty(keys.shape[:2], dtype=torch.long, device=keys.device)
+        rows[:, ::2] = torch.where(merged, first_b + partner, (~merged).cumsum(1) - 1)
+        rows[:, 1::2] = first_b + torch.arange(match.shape[2], device=keys.device)
+        return rows

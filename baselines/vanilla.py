@@ -1,0 +1,16 @@
+"""No pruning: the model as it is."""
+
+from dataclasses import dataclass
+
+from adaptinfer_eval.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vanilla(Method):
+    """Every layer computes every vision token; what accuracy ratios are relative to. Takes no budget."""
+
+    def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
+        return [vision_tokens] * num_layers
+
+    def describe(self, num_layers: int, vision_tokens: int) -> str:
+        return "none"

@@ -1,0 +1,81 @@
+"""The golden reference data: results of the official implementations on a tiny Llama and a tiny CLIP."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@cache
+def index() -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((GOLDEN / "index.json").read_text())
+    return data
+
+
+@cache
+def tensors(name: str) -> dict[str, Tensor]:
+    return {
+        key: value.float() if value.is_floating_point() else value.long()
+        for key, value in load_file(GOLDEN / f"{name}.safetensors").items()
+    }
+
+
+def fields(source: str, case: str) -> dict[str, Tensor]:
+    """All tensors `case/…` of a file, by the rest of their name."""
+    return {k.removeprefix(case + "/"): v for k, v in tensors(source).items() if k.startswith(case + "/")}
+
+
+def llama(attention: str = "sdpa") -> LlamaForCausalLM:
+    config = LlamaConfig(
+        **json.loads((GOLDEN / "llama_config.json").read_text()), attn_implementation=attention
+    )
+    model = LlamaForCausalLM(config).eval()
+    model.load_state_dict(tensors("llama_weights_fp16"))
+    return model
+
+
+def clip(attention: str = "sdpa") -> CLIPVisionModel:
+    config = CLIPVisionConfig(
+        **json.loads((GOLDEN / "clip_config.json").read_text()), attn_implementation=attention
+    )
+    model = CLIPVisionModel(config).eval()
+    nested = any(name.startswith("vision_model.") for name in model.state_dict())
+    weights = tensors("clip_weights_fp16")
+    model.load_state_dict(
+        weights if nested else {k.removeprefix("vision_model."): v for k, v in weights.items()}, strict=False
+    )
+    return model
+
+
+def prompt(seed: str) -> tuple[Tensor, Tensor]:
+    """Input embeddings (1, L, D) and vision mask (1, L)."""
+    embeds = tensors("prompts_fp16")[f"{seed}/inputs_embeds"][None]
+    facts = index()["prompts"][seed]
+    mask = torch.zeros(embeds.shape[:2], dtype=torch.bool)
+    mask[:, facts["image_start"] : facts["image_start"] + facts["num_image_tokens"]] = True
+    return embeds, mask
+
+
+def options(case: str) -> tuple[str, dict[str, Any]]:
+    """Method name and options that make the official run of `case`."""
+    facts = index()["case_params"][case]
+    name: str = facts["method"]
+    if name == "vanilla":
+        return name, {}
+    if name == "pdrop":  # ratios of the image's own tokens
+        keeps = facts["image_token_ratio_list"]
+    else:
+        keeps = facts["keep_counts"]
+    schedule = ",".join(f"{layer}:{keep}" for layer, keep in zip(facts["prune_after_layers"], keeps, strict=True))
+    if name == "sparsevlm_plus":
+        return "sparsevlm", {"schedule": schedule, "variant": "plus", "priority_heads": facts["num_priority_heads"]}
+    return name, {"schedule": schedule}
