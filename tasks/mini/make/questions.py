@@ -1,0 +1,198 @@
+"""Questions about a scene, as documents with the columns that lmms-eval's own tasks read (all but the image).
+
+Each function draws one question (MME: one pair) or returns nothing where the scene has no thing to ask about.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tasks.mini.make.scene import COLOR_NAMES, SHAPE_NAMES, SIDE, Thing, draw_text
+
+Document = dict[str, Any]
+Scene = list[Thing]
+Rng = np.random.Generator
+ANIMALS = ("fox", "owl", "cat", "dog", "pig", "hen")
+MARGIN = 10  # pixels by which a thing must lie to one side before we ask which
+
+
+def choose(rng: Rng, items: Any) -> Any:
+    """One of `items`, as a Python object."""
+    return items[int(rng.integers(len(items)))]
+
+
+def alone(scene: Scene, attribute: str) -> list[Thing]:
+    """Shapes that no other shape of the scene equals in `attribute`: those a question can single out by it."""
+    shapes = [thing for thing in scene if thing.kind == "shape"]
+    values = [getattr(thing, attribute) for thing in shapes]
+    return [thing for thing, value in zip(shapes, values, strict=True) if values.count(value) == 1]
+
+
+def signs(scene: Scene) -> list[Thing]:
+    return [thing for thing in scene if thing.kind == "sign"]
+
+
+def side(thing: Thing, axis: int) -> str | None:
+    """left/right (axis 0) or top/bottom (axis 1); nothing near the middle."""
+    offset = thing.center[axis] - SIDE / 2
+    return None if abs(offset) < MARGIN / 2 else (("left", "right"), ("top", "bottom"))[axis][int(offset > 0)]
+
+
+def relation(first: Thing, second: Thing, axis: int) -> str | None:
+    """left/right (axis 0) or above/below (axis 1) of `first` seen from `second`; nothing when nearly level."""
+    offset = first.center[axis] - second.center[axis]
+    return None if abs(offset) < MARGIN else (("left", "right"), ("above", "below"))[axis][int(offset > 0)]
+
+
+def options(rng: Rng, right: str, pool: tuple[str, ...], count: int) -> tuple[list[str], int]:
+    """`count` different options in random order and the place of the right one."""
+    wrong = [item for item in pool if item != right]
+    drawn = [right] + [wrong[i] for i in rng.permutation(len(wrong))[: count - 1]]
+    mixed = [drawn[i] for i in rng.permutation(count)]
+    return mixed, mixed.index(right)
+
+
+def mme_pair(rng: Rng, scene: Scene) -> list[Document]:
+    """A question whose answer is yes and its twin whose answer is no, in one of MME's own categories."""
+    category = choose(rng, ("existence", "existence", "color", "position", "OCR", "commonsense_reasoning"))
+    shapes = [thing for thing in scene if thing.kind == "shape"]
+    if category == "existence":
+        thing = choose(rng, shapes)
+        there = {(other.color, other.shape) for other in shapes}
+        near = [(color, thing.shape) for color in COLOR_NAMES] + [(thing.color, shape) for shape in SHAPE_NAMES]
+        absent = choose(rng, [pair for pair in near if pair not in there])
+        texts = [f"Is there a {c} {s} in the image?" for c, s in ((thing.color, thing.shape), absent)]
+    elif category == "OCR":
+        thing = choose(rng, signs(scene))
+        others = [other.text for other in signs(scene) if other.text != thing.text]
+        wrong = choose(rng, [*others, draw_text(rng)])
+        if wrong == thing.text:
+            return []
+        texts = [f'Does the {thing.color} sign say "{text}"?' for text in (thing.text, wrong)]
+    else:
+        candidates = alone(scene, "shape")
+        if not candidates:
+            return []
+        thing = choose(rng, candidates)
+        wrong = choose(rng, [color for color in COLOR_NAMES if color != thing.color])
+        if category == "color":
+            texts = [f"Is the {thing.shape} {color}?" for color in (thing.color, wrong)]
+        elif category == "position":
+            axis = int(rng.integers(2))
+            right = side(thing, axis)
+            if right is None:
+                return []
+            both = ("left", "right") if axis == 0 else ("top", "bottom")
+            texts = [
+                f"Is the {thing.shape} on the {x} side of the image?"
+                for x in (right, both[1 - both.index(right)])
+            ]
+        else:
+            first, second = (ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2])
+            likes = [(first, thing.color), (second, wrong)]
+            hint = " ".join(f"The {likes[i][0]} likes {likes[i][1]}." for i in rng.permutation(2))
+            texts = [f"{hint} Does the {animal} like the {thing.shape}?" for animal, _ in likes]
+    pair = [
+        {"category": category, "question": f"{text} Please answer yes or no.", "answer": answer}
+        for text, answer in zip(texts, ("Yes", "No"), strict=True)
+    ]
+    return [pair[i] for i in rng.permutation(2)]
+
+
+def gqa(rng: Rng, scene: Scene) -> list[Document]:
+    """An attribute or a place in one word."""
+    form = choose(rng, ("color", "color", "shape", "shape", "side", "relation"))
+    if form in ("color", "shape"):
+        candidates = alone(scene, "shape" if form == "color" else "color")
+        if not candidates:
+            return []
+        thing = choose(rng, candidates)
+        if form == "color":
+            return [{"question": f"What color is the {thing.shape}?", "answer": thing.color, "types": form}]
+        return [{"question": f"What shape is the {thing.color} object?", "answer": thing.shape, "types": form}]
+    candidates, axis = alone(scene, "shape"), int(rng.integers(2))
+    if len(candidates) < 2:
+        return []
+    first, second = (candidates[i] for i in rng.permutation(len(candidates))[:2])
+    if form == "side":
+        answer = side(first, axis)
+        text = ("on the left or on the right", "at the top or at the bottom")[axis]
+        question = f"Is the {first.shape} {text} of the image?"
+    else:
+        answer = relation(first, second, axis)
+        text = ("to the left or to the right of", "above or below")[axis]
+        question = f"Is the {first.shape} {text} the {second.shape}?"
+    return [{"question": question, "answer": answer, "types": form}] if answer else []
+
+
+def mmbench(rng: Rng, scene: Scene) -> list[Document]:
+    """An attribute with options A-D; hint and absent options are the string nan, as upstream has them."""
+    form = choose(rng, ("color", "shape"))
+    candidates = alone(scene, "shape" if form == "color" else "color")
+    if not candidates:
+        return []
+    thing = choose(rng, candidates)
+    if form == "color":
+        question, right, pool = f"What color is the {thing.shape}?", thing.color, COLOR_NAMES
+    else:
+        question, right, pool = f"What shape is the {thing.color} object?", thing.shape, SHAPE_NAMES
+    mixed, place = options(rng, right, pool, 4)
+    return [
+        {
+            "question": question,
+            "hint": "nan",
+            "answer": "ABCD"[place],
+            **dict(zip("ABCD", mixed, strict=True)),
+            "category": f"{form}_recognition",
+            "L2-category": "finegrained_perception (instance-level)",
+            "source": "mini",
+            "split": "dev",
+        }
+    ]
+
+
+def scienceqa(rng: Rng, scene: Scene) -> list[Document]:
+    """A hint about two animals; half of the questions need the hint alone, half the hint and the picture."""
+    first, second = (ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2])
+    asked = choose(rng, (0, 1))
+    animal = (first, second)[asked]
+    if rng.random() < 0.5:
+        colors = [COLOR_NAMES[i] for i in rng.permutation(len(COLOR_NAMES))[:2]]
+        hint = f"The {first} is {colors[0]}. The {second} is {colors[1]}."
+        question, answer, topic = f"What color is the {animal}?", colors[asked], "text"
+    else:
+        candidates = alone(scene, "shape")
+        if len(candidates) < 2:
+            return []
+        liked = [candidates[i] for i in rng.permutation(len(candidates))[:2]]
+        hint = f"The {first} likes the {liked[0].shape}. The {second} likes the {liked[1].shape}."
+        question = f"What color is the object that the {animal} likes?"
+        answer, topic = liked[asked].color, "image"
+    choices, place = options(rng, answer, COLOR_NAMES, 3)
+    return [{"question": question, "choices": choices, "answer": place, "hint": hint, "topic": topic}]
+
+
+def textvqa(rng: Rng, scene: Scene) -> list[Document]:
+    """The string on the sign of a colour; the OCR tokens hold it among the other signs' and two made-up ones."""
+    thing = choose(rng, signs(scene))
+    tokens = [sign.text for sign in signs(scene)] + [draw_text(rng), draw_text(rng)]
+    mixed = [tokens[i] for i in rng.permutation(len(tokens))]
+    question = f"What does the {thing.color} sign say?"
+    return [{"question": question, "answers": [thing.text] * 10, "ocr_tokens": mixed}]
+
+
+FAMILIES: dict[str, Callable[[Rng, Scene], list[Document]]] = {
+    "mme": mme_pair,
+    "gqa": gqa,
+    "mmbench": mmbench,
+    "scienceqa": scienceqa,
+    "textvqa": textvqa,
+}
+
+
+def answer_text(family: str, document: Document) -> str:
+    """What a model should say: the answer column, as a letter or a string where upstream stores it otherwise."""
+    if family == "scienceqa":
+        return "ABCDE"[document["answer"]]
+    return str(document["answers"][0] if family == "textvqa" else document["answer"])
