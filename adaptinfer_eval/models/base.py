@@ -81,6 +81,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         self.processor = self.load_processor(**self.checkpoint)
         self.processor.tokenizer.padding_side = "left"
         self._finished = Tally()
+        with ae.pruned(self.model, self.method):
+            pass  # a method that does not fit the model fails here, before any data is loaded
 
     @abstractmethod
     def load_processor(self, pretrained: str, revision: str) -> Any:
@@ -124,13 +126,15 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         self.tally, self._finished = Tally(), sum(parts, Tally())
         if self.rank == 0 and self._finished.requests:
             # lmms-eval logs this line, and puts its numbers (named avg_…) under "throughput" in its results.
-            seconds, tokens = self._finished.seconds, self._finished.generated_tokens
-            audit = {"method": self.method, **self._finished.means()}
-            log_metrics(seconds, tokens, tokens / seconds if seconds else 0.0, additional_metrics=audit)
+            run, audit = self._finished, self._finished.audit()
+            audit["total_requests"] = audit.pop("requests")
+            line = {"method": self.method, **audit, **run.stages()}
+            speed = run.generated_tokens / run.seconds if run.seconds else 0.0
+            log_metrics(run.seconds, run.generated_tokens, speed, additional_metrics=line)
 
     def audit(self) -> dict[str, Any]:
-        """What the last finished run cost (before one has finished: the run so far), see `Tally.means`."""
-        return (self._finished if self._finished.requests else self.tally).means()
+        """What the last finished run cost (before one has finished: the run so far), see `Tally.audit`."""
+        return (self._finished if self._finished.requests else self.tally).audit()
 
     def __repr__(self) -> str:
         """All that answers depend on: lmms-eval's response cache finds them by it."""

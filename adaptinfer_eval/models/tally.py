@@ -4,30 +4,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from adaptinfer_eval.cost import prefill_macs
-from adaptinfer_eval.schedule import mean_count
 
 
 @dataclass
 class Tally:
-    """Sums over the prefills of a run, one entry per request; padding in a batch counts for nothing.
+    """Sums over the prefills of a run; `a + b` is the tally of both.
 
-    `entering`, `leaving`: vision tokens per layer, mean over layers, as traced. `flops`: 2 × Eq. 5 of AdaptInfer over
-    the traced tokens. `vision_tokens`, `text_tokens`: of the prompt. `schedules`: requests by what was done to them.
+    `entering`: by layer, vision tokens that entered it, as traced (a request's own, padding left out). `flops`: 2 × Eq. 5
+    of AdaptInfer over the traced tokens. `vision_tokens`, `text_tokens`: of the prompts, before pruning. `schedules`:
+    requests by what the method does to them. `seconds`: spent in `generate`.
     """
 
     requests: int = 0
-    entering: float = 0.0
-    leaving: float = 0.0
+    entering: Counter[int] = field(default_factory=Counter)
     flops: float = 0.0
     vision_tokens: int = 0
     text_tokens: int = 0
+    schedules: Counter[str] = field(default_factory=Counter)
     generated_tokens: int = 0
     seconds: float = 0.0
-    schedules: Counter[str] = field(default_factory=Counter)
 
     def add(
         self,
@@ -41,24 +40,43 @@ class Tally:
     ) -> None:
         """Count one prompt whose `entering[i]` vision tokens entered layer i."""
         self.requests += 1
-        self.entering += mean_count(entering, "entering")
-        self.leaving += mean_count(entering, "leaving")
+        self.entering.update(dict(enumerate(entering)))
         self.flops += 2 * prefill_macs([n + text_tokens for n in entering], hidden_size, intermediate_size)
         self.vision_tokens += vision_tokens
         self.text_tokens += text_tokens
         self.schedules[schedule] += 1
 
     def __add__(self, other: Tally) -> Tally:
-        return Tally(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+        both = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        # Counter's own + leaves out zeros, and no vision token at all is a count like any other.
+        both["entering"] = Counter(self.entering)
+        both["entering"].update(other.entering)
+        return Tally(**both)
 
-    def means(self) -> dict[str, Any]:
-        """Means over requests, their number, and the schedules in force; `{"requests": 0}` when there were none."""
+    def audit(self) -> dict[str, Any]:
+        """Means over requests (vision tokens `entering` and `leaving` a layer: also over layers), and their number.
+
+        `{"requests": 0}` when there were none.
+        """
         if not self.requests:
             return {"requests": 0}
-        sums = asdict(self)
-        per_request = ("entering", "leaving", "flops", "vision_tokens", "text_tokens")
+        layers = self.by_layer()
         return {
             "schedule": " | ".join(schedule for schedule, _ in self.schedules.most_common()),
-            **{name: sums[name] / self.requests for name in per_request},
+            "entering": sum(layers) / len(layers),
+            "leaving": sum([*layers[1:], layers[-1]]) / len(layers),
+            "flops": self.flops / self.requests,
+            "vision_tokens": self.vision_tokens / self.requests,
+            "text_tokens": self.text_tokens / self.requests,
             "requests": self.requests,
         }
+
+    def by_layer(self) -> list[float]:
+        """Vision tokens entering each layer, mean over requests."""
+        return [self.entering[layer] / self.requests for layer in sorted(self.entering)]
+
+    def stages(self) -> dict[str, float]:
+        """Vision tokens that went on after each layer that changed their number: the schedule in numbers."""
+        layers = self.by_layer()
+        pairs = enumerate(zip(layers, layers[1:], strict=False))
+        return {f"vision_tokens_after_layer_{layer}": after for layer, (before, after) in pairs if after != before}
