@@ -19,7 +19,7 @@ from transformers import (
 TEXT = [
     "A chat between a curious human and an artificial intelligence assistant. USER: ASSISTANT: helpful, detailed,",
     "Is there a red circle in the picture? yes no Answer the question using a single word or phrase.\n\n",
-    "There are several options:\nA. one\nB. two\nC. three\nD. four. What word is on the green sign? Context: 0123456789",
+    "There are several options:\nA. one\nB. two\nC. three\nD. four. What word is on the green sign? 0123456789",
 ]
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | upper }}: {% for part in message['content'] %}"
@@ -43,7 +43,7 @@ def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
             show_progress=False,
         ),
     )
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words,
         bos_token="<s>",
         eos_token="</s>",
@@ -55,7 +55,7 @@ def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
     image_processor = CLIPImageProcessor(
         size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, do_center_crop=True
     )
-    LlavaProcessor(
+    LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=image_processor,
         tokenizer=tokenizer,
         patch_size=4,
@@ -66,7 +66,12 @@ def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
     torch.manual_seed(0)
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, image_size=24, patch_size=4
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=24,
+            patch_size=4,
         ),
         text_config=LlamaConfig(
             vocab_size=len(tokenizer),
@@ -80,10 +85,10 @@ def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
             pad_token_id=tokenizer.pad_token_id,
             initializer_range=0.3,
         ),
-        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.image_token_id,
         image_seq_length=36,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    LlavaForConditionalGeneration(config).eval().save_pretrained(folder)
+    LlavaForConditionalGeneration(config).save_pretrained(folder)
     return folder

@@ -28,7 +28,7 @@ def manifests() -> list[ModelManifest]:
     A name that lmms-eval itself uses is left to lmms-eval. Also lets `lmms-eval models` list the names and
     `lmms-eval --tasks` find our tasks.
     """
-    # Here, not above: importing this package first would otherwise import lmms-eval, which asks for `manifests` at once.
+    # Not above: whoever imports this package first would import lmms-eval, which asks for `manifests` at once.
     from lmms_eval.models.registry_v2 import ModelManifest
 
     found = [

@@ -19,7 +19,7 @@ from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
 from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoModelForImageTextToText
 
 import adaptinfer_eval as ae
@@ -77,7 +77,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             dtype=plain(dtype),
             attn_implementation=plain(attn_implementation),
             device_map=device_map or {"": pick_device(plain(device))},
-        ).eval()
+        )
         self.processor = self.load_processor(**self.checkpoint)
         self.processor.tokenizer.padding_side = "left"
         self._finished = Tally()
@@ -103,7 +103,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         return self._run(asked, self._answer)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Per request, the sum of the continuation's log-probabilities (natural log) and whether it is greedy's choice."""
+        """Per request, the sum of the continuation's log-probabilities (natural log), and whether it is greedy."""
         return self._run(scoring_requests(requests), self._score)
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import Any
 
 from transformers import AutoProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -36,10 +36,12 @@ class Llava(PrunedModel):
         super().__init__(pretrained, **arguments)
 
     def load_processor(self, pretrained: str, revision: str) -> Any:
-        processor = AutoProcessor.from_pretrained(pretrained, revision=revision)
+        processor = AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]
         if self.image_aspect_ratio == "pad":
             # Bit for bit the original's expand2square; sizes, mean and std stay the checkpoint's.
-            processor.image_processor = LlavaImageProcessorPil.from_pretrained(pretrained, revision=revision, do_pad=True)
+            processor.image_processor = LlavaImageProcessorPil.from_pretrained(
+                pretrained, revision=revision, do_pad=True
+            )
         return processor
 
     def conversation(self, messages: Sequence[Message]) -> str:

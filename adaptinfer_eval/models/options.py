@@ -37,7 +37,7 @@ def make_method(method: type[Method], options: Mapping[str, Any], other_known: C
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}? " if near else ""
             raise ValueError(
-                f"unknown model argument {name!r}: {hint}{method.__name__} takes {', '.join(sorted(fields)) or 'none'}; "
+                f"unknown model argument {name!r}: {hint}{method.__name__} takes {', '.join(sorted(fields))}; "
                 f"the wrapper takes {', '.join(sorted(other_known))}"
             )
     types = get_type_hints(method)
@@ -90,7 +90,7 @@ class Generation:
             "temperature": temperature if sample else None,
             "top_p": top_p if sample else None,
         }
-        known = vars(GenerationConfig())
+        known = vars(GenerationConfig())  # type: ignore[no-untyped-call]
         options |= {name: value for name, value in left.items() if name in known}
         return cls(
             options=options,

@@ -59,9 +59,7 @@ def generation_requests(instances: Sequence[Any], is_simple: bool) -> list[Reque
         else:
             context, source, generation, doc_id, task, split = instance.args
         requests.append(
-            Request(
-                position, context, (source,), task, doc_id, split, dict(generation), padding=_is_padding(instance)
-            )
+            Request(position, context, (source,), task, doc_id, split, dict(generation), padding=_is_padding(instance))
         )
     return requests
 
@@ -76,9 +74,7 @@ def scoring_requests(instances: Sequence[Any]) -> list[Request]:
         context, continuation, *document = instance.args
         source, doc_id, task, split = document or (None, instance.doc_id, instance.task_name, None)
         requests.append(
-            Request(
-                position, context, (source,), task, doc_id, split, {}, continuation, padding=_is_padding(instance)
-            )
+            Request(position, context, (source,), task, doc_id, split, {}, continuation, padding=_is_padding(instance))
         )
     return requests
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from adaptinfer_eval.cost import prefill_macs
@@ -14,8 +15,8 @@ from adaptinfer_eval.cost import prefill_macs
 class Tally:
     """Sums over the prefills of a run; `a + b` is the tally of both.
 
-    `entering`: by layer, vision tokens that entered it, as traced (a request's own, padding left out). `flops`: 2 × Eq. 5
-    of AdaptInfer over the traced tokens. `vision_tokens`, `text_tokens`: of the prompts, before pruning. `schedules`:
+    `entering`: by layer, vision tokens that entered it, as traced (padding left out). `flops`: 2 × Eq. 5 of AdaptInfer
+    over the traced tokens. `vision_tokens`, `text_tokens`: of the prompts, before pruning. `schedules`:
     requests by what the method does to them. `seconds`: spent in `generate`.
     """
 
@@ -78,5 +79,5 @@ class Tally:
     def stages(self) -> dict[str, float]:
         """Vision tokens that went on after each layer that changed their number: the schedule in numbers."""
         layers = self.by_layer()
-        pairs = enumerate(zip(layers, layers[1:], strict=False))
+        pairs = enumerate(pairwise(layers))
         return {f"vision_tokens_after_layer_{layer}": after for layer, (before, after) in pairs if after != before}
