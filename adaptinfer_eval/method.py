@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from adaptinfer_eval.schedule import (
     COUNTS,
@@ -143,9 +143,7 @@ class LayerMethod(Method):
 
     def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
         schedule = self.plan(num_layers, vision_tokens)
-        return entering_counts(
-            schedule, self.leaving_stages(schedule, vision_tokens), vision_tokens, num_layers
-        )
+        return entering_counts(schedule, self.leaving_stages(schedule, vision_tokens), vision_tokens, num_layers)
 
     def describe(self, num_layers: int, vision_tokens: int) -> str:
         stages, current = [], vision_tokens
@@ -188,7 +186,7 @@ class LayerMethod(Method):
     def _official(self, num_layers: int, vision_tokens: int) -> Schedule | None:
         if self.count != "leaving" or self.layers is not None or vision_tokens > self.official_tokens:
             return None
-        text = self.official.get(num_layers, {}).get(self.budget or 0)  # type: ignore[call-overload]
+        text = next((t for b, t in self.official.get(num_layers, {}).items() if b == self.budget), None)
         return Schedule.parse(text) if text else None
 
     def _solve(self, num_layers: int, vision_tokens: int) -> Schedule:
@@ -228,6 +226,7 @@ class LayerMethod(Method):
         later = [other for other in self._layers(num_layers)[1:] if other > layer]
         return replace(self, layers=",".join(map(str, [layer, *later])))
 
+
 @dataclass(frozen=True, kw_only=True)
 class ImageMethod(Method):
     """Prunes before the language model: every image goes in with `budget` vision tokens, at every layer.
@@ -237,6 +236,9 @@ class ImageMethod(Method):
 
     budget: int
     count: Count = "leaving"
+
+    in_tower: ClassVar[bool] = False
+    """Whether tokens are merged inside the vision tower (`tower_schedule`, `assign`)."""
 
     def __post_init__(self) -> None:
         if self.budget != int(self.budget) or self.budget < 1:
@@ -248,9 +250,9 @@ class ImageMethod(Method):
     def select(self, image_tokens: int) -> Sequence[int]:
         """Indices of the tokens of an image of `image_tokens` tokens that go on, increasing."""
 
-    def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int] | None:
-        """Tokens to merge in each layer of the vision tower; None: the tower is left alone."""
-        return None
+    def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
+        """Tokens to merge in each of the tower's layers up to the one that is read."""
+        raise TypeError(f"{type(self).__name__} works in the tower (in_tower), but has no tower_schedule()")
 
     @property
     def weighs_keys(self) -> bool:
@@ -262,7 +264,7 @@ class ImageMethod(Method):
 
         `keys` (B, n, head size): keys of the tower layer, mean over heads, row 0 = CLS; `count`: rows to merge away.
         """
-        raise TypeError(f"{type(self).__name__} has a tower_schedule, but no assign()")
+        raise TypeError(f"{type(self).__name__} works in the tower (in_tower), but has no assign()")
 
     def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
         if self.budget > vision_tokens:
@@ -278,8 +280,11 @@ def available_methods() -> tuple[str, ...]:
     return tuple(sorted(_installed()))
 
 
-def get_method(name: str) -> type[Method]:
-    """The method class registered under `name`; ValueError naming the nearest when there is none."""
+def get_method(name: str) -> type[Any]:
+    """The `Method` class registered under `name`; ValueError naming the nearest when there is none.
+
+    Its options are its own, so its constructor is not typed here.
+    """
     installed = _installed()
     if name not in installed:
         near = difflib.get_close_matches(name, installed, n=1, cutoff=0)

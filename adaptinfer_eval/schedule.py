@@ -11,6 +11,7 @@ A *budget* is the mean number of vision tokens per layer. The papers count the t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 Count = Literal["leaving", "entering"]
@@ -43,7 +44,7 @@ class Schedule(tuple[Stage, ...]):
                 f"schedule {text!r} cannot be read ({error}); write layer:keep pairs such as '1:133,10:27,20:3'"
             ) from None
         layers = [stage.layer for stage in schedule]
-        if any(later <= earlier for earlier, later in zip(layers, layers[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(layers)):
             raise ValueError(f"schedule {text!r}: layers must increase, got {layers}; sort and merge its stages")
         return schedule
 
@@ -66,9 +67,7 @@ def _stage(text: str) -> Stage:
     return stage
 
 
-def entering_counts(
-    schedule: Schedule, leaving_stage: Sequence[int], vision_tokens: int, num_layers: int
-) -> list[int]:
+def entering_counts(schedule: Schedule, leaving_stage: Sequence[int], vision_tokens: int, num_layers: int) -> list[int]:
     """Vision tokens entering each layer, when `leaving_stage[i]` of `vision_tokens` go on after stage i."""
     counts = [vision_tokens] * num_layers
     for stage, count in zip(schedule, leaving_stage, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,8 +19,18 @@ from adaptinfer_eval.pruning.attention import Attention, Embeddings
 
 VARIANTS = ("v1", "plus")
 _SCHEDULES = {
-    "v1": {192: "2:300,6:200,15:110", 128: "2:303,6:110,15:36", 96: "2:238,6:48,15:26", 64: "2:66,6:30,15:17"},
-    "plus": {192: "2:300,6:200,15:118", 128: "2:238,6:108,15:60", 96: "2:246,6:54,15:28", 64: "2:66,6:34,15:20"},
+    "v1": {
+        192: "2:300,6:200,15:110",
+        128: "2:303,6:110,15:36",
+        96: "2:238,6:48,15:26",
+        64: "2:66,6:30,15:17",
+    },
+    "plus": {
+        192: "2:300,6:200,15:118",
+        128: "2:238,6:108,15:60",
+        96: "2:246,6:54,15:28",
+        64: "2:66,6:34,15:20",
+    },
 }
 
 
@@ -113,7 +123,7 @@ def _rotary_decay(attention: Attention) -> Tensor:
         return (cos + sign * sin).float()
 
     rows, vision = rotate_ones(row_cos, row_sin), rotate_ones(vision_cos, vision_sin)
-    return rows @ vision.transpose(1, 2) / rows.shape[-1] ** 0.5
+    return rows @ vision.transpose(1, 2) / float(rows.shape[-1] ** 0.5)
 
 
 def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence[int], noise: float) -> Tensor:
@@ -127,7 +137,7 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     real = slots < count
     pairs = real[:, :, None] & real[:, None, :]
     # Differences first: d(i, j) and d(j, i) must be equal to the last bit, or ties between densities break by chance.
-    distance = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist") / tokens.shape[2] ** 0.5
+    distance = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist") / float(tokens.shape[2] ** 0.5)
     nearest = distance.masked_fill(~pairs, torch.inf).sort(dim=2).values[..., : max(clusters)]
     neighbour = (slots[: max(clusters)] < wanted)[:, None, :]
     density = (-(nearest.where(neighbour & real[:, :, None], 0) ** 2).sum(2) / wanted).exp()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class ToMe(ImageMethod):
     """
 
     proportional: bool = True
+
+    in_tower: ClassVar = True
 
     @property
     def weighs_keys(self) -> bool:

@@ -34,26 +34,24 @@ def fields(source: str, case: str) -> dict[str, Tensor]:
     return {k.removeprefix(case + "/"): v for k, v in tensors(source).items() if k.startswith(case + "/")}
 
 
-def llama(attention: str = "sdpa") -> LlamaForCausalLM:
-    config = LlamaConfig(
-        **json.loads((GOLDEN / "llama_config.json").read_text()), attn_implementation=attention
-    )
-    model = LlamaForCausalLM(config).eval()
+def llama(attention: str = "sdpa") -> Any:
+    facts: dict[str, Any] = json.loads((GOLDEN / "llama_config.json").read_text())
+    model: Any = LlamaForCausalLM(LlamaConfig(**facts))
+    model.set_attn_implementation(attention)
     model.load_state_dict(tensors("llama_weights_fp16"))
-    return model
+    return model.eval()
 
 
-def clip(attention: str = "sdpa") -> CLIPVisionModel:
-    config = CLIPVisionConfig(
-        **json.loads((GOLDEN / "clip_config.json").read_text()), attn_implementation=attention
-    )
-    model = CLIPVisionModel(config).eval()
+def clip(attention: str = "sdpa") -> Any:
+    facts: dict[str, Any] = json.loads((GOLDEN / "clip_config.json").read_text())
+    model: Any = CLIPVisionModel(CLIPVisionConfig(**facts))
+    model.set_attn_implementation(attention)
     nested = any(name.startswith("vision_model.") for name in model.state_dict())
     weights = tensors("clip_weights_fp16")
     model.load_state_dict(
         weights if nested else {k.removeprefix("vision_model."): v for k, v in weights.items()}, strict=False
     )
-    return model
+    return model.eval()
 
 
 def prompt(seed: str) -> tuple[Tensor, Tensor]:
@@ -71,11 +69,13 @@ def options(case: str) -> tuple[str, dict[str, Any]]:
     name: str = facts["method"]
     if name == "vanilla":
         return name, {}
-    if name == "pdrop":  # ratios of the image's own tokens
-        keeps = facts["image_token_ratio_list"]
-    else:
-        keeps = facts["keep_counts"]
+    # PDrop's are ratios of the image's own tokens.
+    keeps = facts["image_token_ratio_list"] if name == "pdrop" else facts["keep_counts"]
     schedule = ",".join(f"{layer}:{keep}" for layer, keep in zip(facts["prune_after_layers"], keeps, strict=True))
     if name == "sparsevlm_plus":
-        return "sparsevlm", {"schedule": schedule, "variant": "plus", "priority_heads": facts["num_priority_heads"]}
+        return "sparsevlm", {
+            "schedule": schedule,
+            "variant": "plus",
+            "priority_heads": facts["num_priority_heads"],
+        }
     return name, {"schedule": schedule}

@@ -36,10 +36,7 @@ def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = 
     anatomy = anatomy_of(model)
     trace = Trace()
     with ExitStack() as stack:
-        if isinstance(method, ImageMethod):
-            tower = _attach_tower(stack, anatomy, method, trace)
-        else:
-            tower = None
+        tower = _attach_tower(stack, anatomy, method, trace) if isinstance(method, ImageMethod) else None
         if anatomy.text is not None:
             _attach_decoder(stack, model, anatomy, method, vision_mask, tower, trace)
         elif tower is None:
@@ -49,12 +46,11 @@ def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = 
 
 def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace) -> TowerPruner | None:
     tower = anatomy.tower
-    layers, image_tokens = (len(tower.layers), tower.image_tokens) if tower else (23, 576)
-    schedule = method.tower_schedule(layers, image_tokens)
-    if schedule is None:
+    if not method.in_tower:
         return None
     if tower is None:
         raise ValueError(f"{type(method).__name__} works inside a CLIP vision tower, and this model has none")
+    schedule = method.tower_schedule(len(tower.layers), tower.image_tokens)
     pruner = TowerPruner(tower, method, schedule, trace)
     config: Any = tower.model.config
     stack.enter_context(intercepted(config._attn_implementation, pruner.observe))

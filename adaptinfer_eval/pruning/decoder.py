@@ -75,8 +75,8 @@ class DecoderWatch:
             return (), self._prefill(tokens, mask, kwargs)
         if tokens.shape[1] != 1:
             raise ValueError(
-                f"{tokens.shape[1]} tokens for a cache that is not empty: chunked prefill, assisted decoding and further "
-                "turns on a pruned cache are not supported; give the whole prompt at once"
+                f"{tokens.shape[1]} tokens for a cache that is not empty: chunked prefill, assisted decoding and "
+                "further turns on a pruned cache are not supported; give the whole prompt at once"
             )
         if cache not in self.states:
             raise ValueError("this cache was not filled inside the block: run the prefill inside it too")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedModel
 
 _CACHES = "use the default dynamic cache (no cache_implementation, no StaticCache)"
 
 
-def check_mode(model: PreTrainedModel) -> None:
+def check_mode(model: nn.Module) -> None:
     if model.training:
         raise ValueError("pruning is for inference and the model is in training mode: call model.eval() first")
 

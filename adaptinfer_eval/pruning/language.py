@@ -62,8 +62,8 @@ class LayerPruner:
         self.run: Run | None = None
         self.looking_ahead = False
 
-    def _attention_module(self, layer: int) -> nn.Module:
-        return self.layers[layer].self_attn  # type: ignore[return-value]
+    def _attention_module(self, layer: int) -> Any:
+        return self.layers[layer].self_attn
 
     # Prompt by prompt --------------------------------------------------------------------------------------------
 
@@ -91,7 +91,9 @@ class LayerPruner:
 
     # Layer by layer ----------------------------------------------------------------------------------------------
 
-    def before_layer(self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs] | None:
+    def before_layer(
+        self, index: int, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs
+    ) -> tuple[Any, Kwargs] | None:
         run = self.run
         if run is None:
             return None
@@ -147,9 +149,7 @@ class LayerPruner:
         if any(made):
             left = score.masked_fill(chosen | ~before.vision_mask, -torch.inf)
             merged = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
-        segment, hidden, order = shorten(
-            before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id
-        )
+        segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)
         run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
         segment.rotary = self._prefill_rotary(before, segment, hidden, order)
         run.segments.append(segment)
@@ -261,7 +261,8 @@ class LayerPruner:
             valid = segment.valid
             if valid is not None and run.step is not None:
                 valid = torch.cat([valid, valid.new_ones(len(valid), run.step + 1)], 1)
-            run.masks[current, pattern] = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern](
+            build: Any = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]
+            run.masks[current, pattern] = build(
                 config=config,
                 inputs_embeds=hidden,
                 attention_mask=None if valid is None else valid.to(hidden.device),

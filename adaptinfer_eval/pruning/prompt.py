@@ -26,7 +26,7 @@ class Prompt:
 
 def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
     """Count the tokens of a left-padded batch; ValueError when it is padded on the right."""
-    batch, length = is_vision.shape
+    length = is_vision.shape[1]
     valid = None if attention_mask is None else attention_mask.to(is_vision.device, torch.bool)
     columns = torch.arange(length, device=is_vision.device)
     last = torch.where(is_vision, columns, -1).amax(1)

@@ -43,9 +43,7 @@ class Segment:
         return self.ids.gather(1, self.vision_index).masked_fill(~self.vision_mask, -1)
 
 
-def first_segment(
-    is_vision: Tensor, valid: Tensor | None, real: Sequence[int], vision: Sequence[int]
-) -> Segment:
+def first_segment(is_vision: Tensor, valid: Tensor | None, real: Sequence[int], vision: Sequence[int]) -> Segment:
     """The whole prompt; `is_vision` and `valid` (B, L), token counts per sample on the host."""
     ids = torch.arange(is_vision.shape[1], device=is_vision.device).expand(is_vision.shape)
     return _segment(ids, is_vision, valid, real, vision)

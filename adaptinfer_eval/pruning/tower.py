@@ -25,9 +25,8 @@ class TowerPruner:
 
     def __init__(self, tower: Tower, method: ImageMethod, schedule: Sequence[int], trace: Trace) -> None:
         self.tower, self.method, self.trace = tower, method, trace
-        self.counts = {
-            layer.self_attn: count for layer, count in zip(tower.layers, schedule, strict=True) if count
-        }
+        self.counts = {layer.self_attn: count for layer, count in zip(tower.layers, schedule, strict=True) if count}
+        self.inside = {layer.self_attn for layer in tower.layers}
         self.has_run = False
         self._forget()
 
@@ -42,8 +41,8 @@ class TowerPruner:
         for layer in self.tower.layers:
             if layer.self_attn in self.counts:
                 handles += [
-                    layer.layer_norm2.register_forward_pre_hook(self._merge),  # type: ignore[union-attr, operator]
-                    layer.mlp.register_forward_hook(self._add),  # type: ignore[union-attr, operator]
+                    layer.layer_norm2.register_forward_pre_hook(self._merge),  # type: ignore[union-attr]
+                    layer.mlp.register_forward_hook(self._add),  # type: ignore[union-attr]
                     # First in line, so that a recorder of hidden states sees the merged ones.
                     layer.register_forward_hook(self._replace, prepend=True),
                 ]
@@ -68,10 +67,10 @@ class TowerPruner:
         if module in self.counts:
             self.count = self.counts[module]
             self.rows = self.method.assign(key.mean(1), self.count)
-        inside = any(module is layer.self_attn for layer in self.tower.layers)
-        if inside and self.sizes is not None and self.method.weighs_keys:
+        if module in self.inside and self.sizes is not None and self.method.weighs_keys:
             attention_mask = self.sizes.log().to(query.dtype)[:, None, None, :]
-            if "flash" in (module.config._attn_implementation or ""):  # type: ignore[union-attr, operator]
+            config: Any = module.config
+            if "flash" in config._attn_implementation:
                 original = ALL_ATTENTION_FUNCTIONS["sdpa"]  # flash kernels take no bias on keys
         return original(module, query, key, value, attention_mask, **kwargs)
 

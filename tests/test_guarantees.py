@@ -1,0 +1,234 @@
+"""What a user may rely on around a `pruned` block: restored model, refused misuse, caches, dispatch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import cpu_offload, disk_offload, dispatch_model
+from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticCache
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+import adaptinfer_eval as ae
+
+ADAPTINFER = {"schedule": "1:30,3:12,5:4"}
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_model_is_the_same_after_the_block_and_after_an_error(name: str, options: dict[str, Any]) -> None:
+    model, inputs = llava(), batch([prompt(5, 1, 7, 1), prompt(3, 2, 4, 2)])
+    before = model(**inputs).logits
+    facts, functions = (hooks(model), set(vars(model))), dict(ALL_ATTENTION_FUNCTIONS)
+    with ae.pruned(model, ae.get_method(name)(**options)):
+        pruned = model(**inputs).logits
+        model.generate(**inputs, max_new_tokens=3)
+    assert name == "vanilla" or not torch.equal(pruned[:, -1], before[:, -1])
+    assert torch.equal(model(**inputs).logits, before)
+
+    def run_and_fail() -> None:
+        with ae.pruned(model, ae.get_method(name)(**options)):
+            model(**inputs)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_and_fail()
+    assert torch.equal(model(**inputs).logits, before)
+    assert (hooks(model), set(vars(model))) == facts
+    assert dict(ALL_ATTENTION_FUNCTIONS) == functions
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_cache_lengths_equal_the_trace(name: str, options: dict[str, Any]) -> None:
+    model, inputs = llava(), prompt(5, 1, 7, 1)
+    text = inputs["input_ids"].shape[1] - IMAGE_TOKENS
+    with ae.pruned(model, ae.get_method(name)(**options)) as trace:
+        cache = model(**inputs, use_cache=True).past_key_values
+        for step in range(3):
+            cached = [cache.get_seq_length(layer) for layer in range(8)]
+            assert cached == (trace.entering[0] + text + step).tolist()
+            model(input_ids=torch.tensor([[7 + step]]), past_key_values=cache, use_cache=True)
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_generate_equals_a_loop(name: str, options: dict[str, Any]) -> None:
+    model, inputs = llava(), prompt(5, 1, 7, 1)
+    with ae.pruned(model, ae.get_method(name)(**options)):
+        generated = model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        out = model(**inputs, use_cache=True)
+        tokens = [int(out.logits[0, -1].argmax())]
+        for _ in range(4):
+            out = model(input_ids=torch.tensor([tokens[-1:]]), past_key_values=out.past_key_values, use_cache=True)
+            tokens.append(int(out.logits[0, -1].argmax()))
+    assert generated[0, inputs["input_ids"].shape[1] :].tolist() == tokens
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_text_only_prompts_are_left_alone(name: str, options: dict[str, Any]) -> None:
+    model, inputs = llava(), batch([prompt(5, 0, 7, 1), prompt(2, 0, 3, 2)])
+    want = model.generate(**inputs, max_new_tokens=4)
+    with ae.pruned(model, ae.get_method(name)(**options)) as trace:
+        assert torch.equal(model.generate(**inputs, max_new_tokens=4), want)
+    assert not trace.entering.any()
+
+
+@pytest.mark.parametrize("where", ["cpu", "disk", "split"])
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_device_map(name: str, options: dict[str, Any], where: str, tmp_path: Path) -> None:
+    """Weights that live elsewhere between the calls of their layer, as with device_map="auto"."""
+    model, inputs, method = llava(), batch([prompt(5, 1, 7, 1), prompt(3, 1, 9, 2)]), ae.get_method(name)(**options)
+    with ae.pruned(model, method):
+        want = model(**inputs).logits[:, -1]
+    if where == "cpu":
+        cpu_offload(model, torch.device("cpu"))
+    elif where == "disk":
+        disk_offload(model, str(tmp_path), torch.device("cpu"))
+    else:
+        decoder_layers = {f"model.language_model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(8)}
+        others = ("vision_tower", "multi_modal_projector", "language_model.embed_tokens", "language_model.norm")
+        device_map = {**{f"model.{part}": "cpu" for part in others}, "lm_head": "cpu", **decoder_layers}
+        device_map["model.language_model.rotary_emb"] = "cpu"
+        dispatch_model(model, device_map, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+    with ae.pruned(model, method):
+        assert torch.equal(model(**inputs).logits[:, -1], want)
+
+
+@pytest.mark.parametrize(("name", "options"), LAYER_METHODS)
+@torch.no_grad()
+def test_nothing_forces_eager_attention_or_runs_a_layer_twice(name: str, options: dict[str, Any]) -> None:
+    model, inputs, calls = llava(), prompt(5, 1, 7, 1), [0] * 8
+    for index, layer in enumerate(model.model.language_model.layers):
+        layer.register_forward_hook(lambda *_, index=index: calls.__setitem__(index, calls[index] + 1))
+    with ae.pruned(model, ae.get_method(name)(**options)):
+        assert model.config.text_config._attn_implementation == "sdpa"
+        model(**inputs)
+    assert calls == [1] * 8
+
+
+@torch.no_grad()
+def test_random_is_seeded() -> None:
+    model, inputs = llava(), prompt(5, 1, 7, 1)
+    kept = []
+    for seed in (0, 0, 1):
+        with ae.pruned(model, ae.get_method("random")(schedule="1:20", seed=seed)) as trace:
+            model(**inputs)
+        kept.append(trace.kept[1].tolist())
+    assert kept[0] == kept[1] != kept[2]
+
+
+def generate(**options: Any) -> None:
+    model = llava()
+    if options.pop("train", False):
+        model.train()
+    if options.pop("static", False):
+        options["past_key_values"] = StaticCache(config=model.config.text_config, max_cache_len=100)
+    with ae.pruned(model, ae.get_method("adaptinfer")(**ADAPTINFER)):
+        model.generate(**prompt(5, 1, 7, 1), max_new_tokens=3, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train": True}, "eval"),
+        ({"static": True}, "static cache"),
+        ({"cache_implementation": "static"}, "static cache"),
+        ({"prefill_chunk_size": 16}, "chunked prefill"),
+        ({"prompt_lookup_num_tokens": 2}, "assisted decoding"),
+        ({"assistant_model": decoder("llama")}, "assisted decoding"),
+    ],
+)
+def test_unsupported_uses_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(**options)
+
+
+def embeds_and_mask() -> tuple[Tensor, Tensor]:
+    mask = torch.zeros(1, 90, dtype=torch.bool)
+    mask[:, 10 : 10 + IMAGE_TOKENS] = True
+    return torch.randn(1, 90, 32), mask
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "message"),
+    [
+        ("llama", ("adaptinfer", ADAPTINFER), "pass vision_mask="),
+        ("llama", ("tome", {"budget": 9}), "works inside a CLIP vision tower"),
+        ("llama with mask", ("fastv", {"schedule": "7:3"}), "the model has 8 layers"),
+        ("llama with mask", ("fastv", {"budget": 4}), "schedule='0:4' can"),
+        ("clip", ("fastv", {"schedule": "1:3"}), "use it on the whole model"),
+        ("clip", ("tome", {"budget": 3}), "choose a larger budget"),
+        ("gpt2", ("adaptinfer", ADAPTINFER), "supported are llava"),
+    ],
+)
+def test_what_does_not_fit_is_refused_at_once(model: str, method: tuple[str, dict[str, Any]], message: str) -> None:
+    family = model.split()[0]
+    if family == "gpt2":
+        auto: Any = AutoModelForCausalLM
+        built = auto.from_config(AutoConfig.for_model("gpt2", n_layer=2, n_embd=32, n_head=2))
+    else:
+        built = llava().model.vision_tower if family == "clip" else decoder(family)
+    mask = embeds_and_mask()[1] if "mask" in model else None
+    attached = ae.pruned(built.eval(), ae.get_method(method[0])(**method[1]), vision_mask=mask)
+    with pytest.raises(ValueError, match=message):
+        attached.__enter__()
+
+
+@torch.no_grad()
+def test_wrong_prompts_are_refused() -> None:
+    model, (embeds, mask) = decoder("llama"), embeds_and_mask()
+    method = ae.get_method("adaptinfer")(**ADAPTINFER)
+    with ae.pruned(model, method, vision_mask=mask.repeat(2, 1)), pytest.raises(ValueError, match="must agree"):
+        model(inputs_embeds=embeds)
+    padded_right = torch.ones(1, 90, dtype=torch.long)
+    padded_right[:, -3:] = 0
+    with ae.pruned(model, method, vision_mask=mask), pytest.raises(ValueError, match="pad on the left"):
+        model(inputs_embeds=embeds, attention_mask=padded_right)
+    with ae.pruned(model, method, vision_mask=mask), pytest.raises(ValueError, match="2-D attention_mask"):
+        model(inputs_embeds=embeds, attention_mask=torch.ones(1, 1, 90, 90))
+    ends_with_image = mask.clone()
+    ends_with_image[:, 10:] = True
+    with ae.pruned(model, method, vision_mask=ends_with_image), pytest.raises(ValueError, match="after the image"):
+        model(inputs_embeds=embeds)
+    whole = llava()
+    with ae.pruned(whole, method), pytest.raises(ValueError, match="pass vision_mask="):
+        whole(inputs_embeds=embeds)
+
+
+@torch.no_grad()
+def test_only_one_prefill_per_cache_and_only_inside_the_block() -> None:
+    model, (embeds, mask), cache = decoder("llama"), embeds_and_mask(), DynamicCache()
+    method = ae.get_method("adaptinfer")(**ADAPTINFER)
+    with ae.pruned(model, method, vision_mask=mask):
+        model(inputs_embeds=embeds, past_key_values=cache)
+        with pytest.raises(ValueError, match="whole prompt at once"):
+            model(input_ids=torch.tensor([[3, 4]]), past_key_values=cache)
+    with ae.pruned(model, method, vision_mask=mask), pytest.raises(ValueError, match="not filled inside the block"):
+        model(input_ids=torch.tensor([[3]]), past_key_values=cache)
+
+
+@torch.no_grad()
+def test_incomplete_images_are_refused_by_methods_that_drop_tokens_of_an_image() -> None:
+    model, inputs = llava(), prompt(5, 0, 7, 1)
+    inputs["input_ids"][:, 3:6] = model.config.image_token_id
+    with ae.pruned(model, ae.get_method("downsample")(budget=20)), pytest.raises(ValueError, match="whole images"):
+        model(**inputs)
+
+
+@torch.no_grad()
+def test_features_of_another_method_are_not_taken_for_tome() -> None:
+    model, inputs = llava(), prompt(5, 1, 7, 1)
+    features = model.model.get_image_features(inputs.pop("pixel_values"))
+    with ae.pruned(model, ae.get_method("tome")(budget=40)), pytest.raises(ValueError, match="pass pixel_values"):
+        model.generate(**inputs, mm_encoder_outputs={"image": features}, max_new_tokens=2)

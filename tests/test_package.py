@@ -1,0 +1,63 @@
+"""The wheel holds everything: in a fresh environment every method loads, and tasks and configs are found."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CHECK = """
+import importlib.metadata, pathlib, adaptinfer_eval as ae
+assert "site-packages" in ae.__file__, ae.__file__
+for entry in importlib.metadata.entry_points(group="adaptinfer_eval.methods"):
+    assert issubclass(entry.load(), ae.Method), entry
+for entry in importlib.metadata.entry_points(group="lmms_eval.models"):
+    if entry.value.startswith("adaptinfer_eval"):
+        assert len(entry.load()()) >= len(ae.available_methods())
+package = pathlib.Path(ae.__file__).parent
+for path in ("configs/mini.yaml", "tasks/mini/adaptinfer_mini.yaml", "tasks/mini/data/mme.parquet",
+             "tasks/mini/model/config.json", "tasks/paper/adaptinfer_paper.yaml", "py.typed"):
+    assert (package / path).is_file(), path
+print(*ae.available_methods())
+"""
+
+
+def test_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
+    source = tmp_path / "source"  # a copy, so that no build folder appears in the checkout
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
+    build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(build, check=True, capture_output=True, text=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    subprocess.run(["check-wheel-contents", "--ignore", "W002,W004", str(wheel)], check=True)
+    venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True)
+    # The heavy dependencies are this environment's; the project itself must come from the wheel.
+    site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (site / "dependencies.pth").write_text("\n".join(p for p in sys.path if p.endswith("-packages")))
+    run = subprocess.run([python, "-c", CHECK], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "adaptinfer" in run.stdout
+
+
+@pytest.mark.parametrize("folder", ["adaptinfer_eval", "tests", "benchmarks"])
+def test_nothing_imports_a_baseline_by_module(folder: str) -> None:
+    for path in (ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [f"{node.module}.{a.name}" for a in node.names]
+            assert not [n for n in names if "baselines" in n.split(".")], f"{path}: ask for it by name"
+
+
+def test_baselines_refuse_to_be_imported_from_the_checkout() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", "import baselines"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode
+    assert "ask for them by name" in run.stderr

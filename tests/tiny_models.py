@@ -1,0 +1,109 @@
+"""Tiny random models for tests of the engine: a LLaVA, bare decoders, and prompts of unequal length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+IMAGE, PAD, VOCABULARY, IMAGE_TOKENS = 90, 0, 96, 64
+
+# Every method, with options that fit 64 vision tokens and 8 layers.
+METHODS: list[tuple[str, dict[str, Any]]] = [
+    ("vanilla", {}),
+    ("adaptinfer", {"schedule": "1:30,3:12,5:4"}),
+    ("adaptinfer", {"schedule": "0:20,5:0", "variant": "paper"}),
+    ("fastv", {"schedule": "1:9"}),
+    ("pdrop", {"schedule": "1:0.4,3:0.2,5:0.05"}),
+    ("sparsevlm", {"schedule": "1:24,3:16,5:9"}),
+    ("sparsevlm", {"schedule": "1:30,3:12", "variant": "plus", "priority_heads": 2}),
+    ("random", {"schedule": "1:20,4:6"}),
+    ("tome", {"budget": 40}),
+    ("downsample", {"budget": 20}),
+]
+LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", "tome", "downsample")]
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "initializer_range": 0.3,  # attention far from uniform, so that scores have margins
+    "pad_token_id": PAD,
+    "bos_token_id": 1,
+    "eos_token_id": None,
+}
+
+
+def llava(attention: str = "sdpa") -> Any:
+    torch.manual_seed(0)
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=4,
+        initializer_range=0.5,
+        initializer_factor=3.0,
+    )
+    config: Any = LlavaConfig(
+        vision_config=vision,
+        text_config=LlamaConfig(**_SIZES),
+        image_token_index=IMAGE,
+        image_seq_length=IMAGE_TOKENS,
+    )
+    model: Any = LlavaForConditionalGeneration(config)
+    model.set_attn_implementation(attention)
+    model.generation_config.eos_token_id = None
+    return model.eval()
+
+
+def decoder(family: str, attention: str = "sdpa", **options: Any) -> Any:
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **{**_SIZES, **options})
+    auto: Any = AutoModelForCausalLM
+    return auto.from_config(config, attn_implementation=attention).eval()
+
+
+def prompt(text_before: int, images: int, text_after: int, seed: int) -> dict[str, Tensor]:
+    """One prompt: text, images with a token between them, text; (1, L) ids and pixels, as a processor would give."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def text(count: int) -> list[int]:
+        return torch.randint(2, IMAGE, (count,), generator=generator).tolist()
+
+    ids = text(text_before)
+    for _ in range(images):
+        ids += [IMAGE] * IMAGE_TOKENS + text(1)
+    ids += text(text_after)
+    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    if images:
+        inputs["pixel_values"] = torch.randn(images, 3, 32, 32, generator=generator)
+    return inputs
+
+
+def batch(prompts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The prompts left-padded to one batch."""
+    longest = max(p["input_ids"].shape[1] for p in prompts)
+
+    def pad(tensor: Tensor, value: int) -> Tensor:
+        return torch.nn.functional.pad(tensor, (longest - tensor.shape[1], 0), value=value)
+
+    inputs = {
+        "input_ids": torch.cat([pad(p["input_ids"], PAD) for p in prompts]),
+        "attention_mask": torch.cat([pad(p["attention_mask"], 0) for p in prompts]),
+    }
+    pixels = [p["pixel_values"] for p in prompts if "pixel_values" in p]
+    return {**inputs, "pixel_values": torch.cat(pixels)} if pixels else inputs
