@@ -1,4 +1,4 @@
-"""Draws the mini tasks' data: python -m tasks.mini.make.draw  (from the repository's root; seeded, same bytes each time)
+"""Draws the mini tasks' data: python -m tasks.mini.make.draw  (from the repository's root; the same bytes each time)
 
 Writes tasks/mini/data/{mme,gqa,mmbench,scienceqa,textvqa}.parquet in the column schemas that lmms-eval's own prompt
 and metric functions read. Training never sees these scenes: it draws from other seeds.
@@ -8,8 +8,8 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from datasets import Features, Image, List, Value
 from PIL import Image as Pictures
 
@@ -27,16 +27,16 @@ COLUMNS = {
     "gqa": Features(id=TEXT, imageId=TEXT, image=PICTURE, question=TEXT, answer=TEXT, types=TEXT),
     "mmbench": Features(
         {"index": NUMBER, "image": PICTURE, "L2-category": TEXT}
-        | {
-            name: TEXT
-            for name in ("question", "hint", "answer", "A", "B", "C", "D", "category", "source", "split")
-        }
+        | {name: TEXT for name in ("question", "hint", "answer", "A", "B", "C", "D", "category", "source", "split")}
     ),
-    "scienceqa": Features(
-        image=PICTURE, question=TEXT, choices=List(TEXT), answer=NUMBER, hint=TEXT, topic=TEXT
-    ),
+    "scienceqa": Features(image=PICTURE, question=TEXT, choices=List(TEXT), answer=NUMBER, hint=TEXT, topic=TEXT),
     "textvqa": Features(
-        image_id=TEXT, question_id=NUMBER, image=PICTURE, question=TEXT, answers=List(TEXT), ocr_tokens=List(TEXT)
+        image_id=TEXT,
+        question_id=NUMBER,
+        image=PICTURE,
+        question=TEXT,
+        answers=List(TEXT),
+        ocr_tokens=List(TEXT),
     ),
 }
 

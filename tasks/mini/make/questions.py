@@ -85,8 +85,7 @@ def mme_pair(rng: Rng, scene: Scene) -> list[Document]:
                 return []
             both = ("left", "right") if axis == 0 else ("top", "bottom")
             texts = [
-                f"Is the {thing.shape} on the {x} side of the image?"
-                for x in (right, both[1 - both.index(right)])
+                f"Is the {thing.shape} on the {x} side of the image?" for x in (right, both[1 - both.index(right)])
             ]
         else:
             first, second = (ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2])
@@ -140,6 +139,7 @@ def mmbench(rng: Rng, scene: Scene) -> list[Document]:
     mixed, place = options(rng, right, pool, 4)
     return [
         {
+            "index": 0,
             "question": question,
             "hint": "nan",
             "answer": "ABCD"[place],
@@ -154,6 +154,9 @@ def mmbench(rng: Rng, scene: Scene) -> list[Document]:
 
 def scienceqa(rng: Rng, scene: Scene) -> list[Document]:
     """A hint about two animals; half of the questions need the hint alone, half the hint and the picture."""
+    candidates = alone(scene, "shape")
+    if len(candidates) < 2:
+        return []
     first, second = (ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2])
     asked = choose(rng, (0, 1))
     animal = (first, second)[asked]
@@ -162,9 +165,6 @@ def scienceqa(rng: Rng, scene: Scene) -> list[Document]:
         hint = f"The {first} is {colors[0]}. The {second} is {colors[1]}."
         question, answer, topic = f"What color is the {animal}?", colors[asked], "text"
     else:
-        candidates = alone(scene, "shape")
-        if len(candidates) < 2:
-            return []
         liked = [candidates[i] for i in rng.permutation(len(candidates))[:2]]
         hint = f"The {first} likes the {liked[0].shape}. The {second} likes the {liked[1].shape}."
         question = f"What color is the object that the {animal} likes?"

@@ -99,7 +99,8 @@ def _shape_mask(shape: str, size: int) -> Floats:
         draw.rectangle([0, n * 0.32, last, last - n * 0.32], fill=255)
     else:
         raise ValueError(f"unknown shape {shape!r}; one of {', '.join(SHAPE_NAMES)}")
-    return np.asarray(image.resize((size, size), Image.Resampling.BOX), np.float32) / 255
+    small = image.resize((size, size), Image.Resampling.BOX)
+    return np.asarray(small, np.float32) / np.float32(255)
 
 
 MASKS = {(shape, size): _shape_mask(shape, size) for shape in SHAPE_NAMES for size in SHAPE_SIZES}
@@ -147,7 +148,8 @@ def _texture(rng: np.random.Generator, w: int, h: int) -> Floats:
     first, second = (tone.mean() + 0.35 * (tone - tone.mean()) for tone in (first, second))
     y, x = np.mgrid[0:h, 0:w] // int(rng.integers(1, 4))
     pattern = (x, y, x + y)[int(rng.integers(3))] % 2
-    return np.where(pattern[..., None] == 0, first, second).astype(np.float32)
+    texture: Floats = np.where(pattern[..., None] == 0, first, second).astype(np.float32)
+    return texture
 
 
 def render(rng: np.random.Generator, things: list[Thing]) -> NDArray[np.uint8]:
@@ -173,7 +175,8 @@ def render(rng: np.random.Generator, things: list[Thing]) -> NDArray[np.uint8]:
         for i, char in enumerate(thing.text):
             cell, mask = view[2:9, 2 + 6 * i : 7 + 6 * i], GLYPH_MASKS[char][..., None]
             cell[:] = cell * (1 - mask) + ink * mask
-    return (np.clip(image, 0, 255) // 8 * 8).astype(np.uint8)
+    picture: NDArray[np.uint8] = (np.clip(image, 0, 255) // 8 * 8).astype(np.uint8)
+    return picture
 
 
 def _patch_cover(x: int, y: int, mask: Floats) -> Floats:
@@ -227,5 +230,4 @@ def patch_labels(things: list[Thing]) -> PatchLabels:
             for i, part in enumerate(thing_parts(thing)):
                 better = part > best
                 glyph[better], slot[better], best[better] = GLYPHS.index(thing.text[i]), i, part[better]
-    flat = (labels.ravel() for labels in (kind, color, glyph, slot, length))
-    return PatchLabels(*flat, center.reshape(-1, 2))
+    return PatchLabels(kind.ravel(), color.ravel(), glyph.ravel(), slot.ravel(), length.ravel(), center.reshape(-1, 2))

@@ -1,0 +1,106 @@
+"""The tiny LLaVA's shape and its start: an unmodified Hugging Face LlavaForConditionalGeneration."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+
+from tasks.mini.make.scene import GRID, PATCH, SIDE
+
+PATCHES = GRID * GRID
+VISION_WIDTH, TEXT_WIDTH = 96, 64
+VISION_LAYERS = 5  # LLaVA reads layer -2, so the last one is never used
+LAYERS_FIRST, LAYERS_FINAL = 8, 32
+
+
+def build_config(vocab_size: int, image_token: int, layers: int) -> LlavaConfig:
+    """LLaVA-1.5's configuration in miniature; token ids 0-3 are <pad>, <s>, </s>, <unk>."""
+    vision = CLIPVisionConfig(
+        hidden_size=VISION_WIDTH,
+        intermediate_size=256,
+        num_hidden_layers=VISION_LAYERS,
+        num_attention_heads=2,
+        image_size=SIDE,
+        patch_size=PATCH,
+        hidden_act="quick_gelu",
+        projection_dim=VISION_WIDTH,
+    )
+    text = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=176,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-6,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=False,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=image_token,
+        vision_feature_layer=-2,
+        vision_feature_select_strategy="default",
+        image_seq_length=PATCHES,
+        tie_word_embeddings=False,
+    )
+
+
+def build_model(vocab_size: int, image_token: int, layers: int, seed: int) -> LlavaForConditionalGeneration:
+    """Random weights at a scale from which so narrow a model learns (Hugging Face's 0.02 is far too small)."""
+    torch.manual_seed(seed)
+    model = LlavaForConditionalGeneration(build_config(vocab_size, image_token, layers))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            vision = "vision_tower" in name
+            nn.init.normal_(module.weight, std=(0.8 if vision else 0.7) / math.sqrt(module.in_features))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            if name.endswith(("o_proj", "down_proj", "out_proj", "fc2")):  # outputs into the residual stream
+                module.weight.data.mul_(1 / math.sqrt(2 * (VISION_LAYERS if vision else layers)))
+    nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.5)
+    nn.init.normal_(model.lm_head.weight, std=0.02)
+    embeddings = model.model.vision_tower.embeddings
+    nn.init.normal_(embeddings.patch_embedding.weight, std=1 / math.sqrt(3 * PATCH * PATCH))
+    nn.init.normal_(embeddings.position_embedding.weight, std=0.02)
+    nn.init.normal_(embeddings.class_embedding, std=0.02)
+    return model
+
+
+def patch_features(model: LlavaForConditionalGeneration, pictures: Tensor) -> Tensor:
+    """uint8 pictures (B, 96, 96, 3) -> features of layer -2 without CLS, (B, 576, 96), in training or inference."""
+    pixels = (pictures.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    tower = model.model.vision_tower
+    hidden = tower.pre_layrnorm(tower.embeddings(pixels))
+    for layer in tower.encoder.layers[:-1]:
+        hidden = layer(hidden, attention_mask=None)
+    features: Tensor = hidden[:, 1:]
+    return features
+
+
+def grow(model: LlavaForConditionalGeneration, layers: int) -> LlavaForConditionalGeneration:
+    """A model of `layers` layers, each a copy of one of `model`'s whose outputs are scaled by the number of copies.
+
+    Together the copies start close to the layer they come from, and all of them are live: none starts as identity."""
+    copies = layers // len(model.model.language_model.layers)
+    deep = LlavaForConditionalGeneration(
+        build_config(model.lm_head.out_features, model.config.image_token_index, layers)
+    )
+    state = {}
+    for name, weight in model.state_dict().items():
+        head, found, tail = name.partition("language_model.layers.")
+        if not found:
+            state[name] = weight
+            continue
+        number, rest = tail.split(".", 1)
+        scaled = weight / copies if rest.endswith(("o_proj.weight", "down_proj.weight")) else weight
+        for copy in range(copies):
+            state[f"{head}{found}{int(number) * copies + copy}.{rest}"] = scaled.clone()
+    deep.load_state_dict(state)
+    return deep

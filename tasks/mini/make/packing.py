@@ -1,0 +1,212 @@
+"""Training batches: many questions packed behind one picture, and drills that teach lookup and letters quickly.
+
+A packed row holds T text positions; each question sees the prompt's beginning, the picture and itself, exactly as if
+it stood alone, because its positions restart and the mask hides its neighbours.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tasks.mini.make.questions import ANIMALS, FAMILIES, Scene, alone, answer_text, choose, options, signs
+from tasks.mini.make.scene import COLOR_NAMES, GRID, SHAPE_NAMES, Floats, Thing, thing_parts
+from tasks.mini.make.text import SPECIAL, question_text, tokens
+
+END = SPECIAL.index("</s>")
+Example = tuple[list[int], list[bool]]  # token ids and which of them are to be predicted
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Packed:
+    """All (B, T). `labels` is -100 where nothing is predicted, `question` -1 on padding, `family` likewise."""
+
+    ids: Tensor
+    labels: Tensor
+    positions: Tensor
+    question: Tensor
+    family: Tensor
+
+
+def harness_examples(rng: Rng, scene: Scene, family: str) -> list[Example]:
+    """Questions of one family as the harness asks them, with the answer and </s> to predict."""
+    examples = []
+    for document in FAMILIES[family](rng, scene):
+        prompt = tokens("\n" + question_text(family, document))
+        answer = [*tokens(" " + answer_text(family, document)), END]
+        examples.append((prompt + answer, [False] * len(prompt) + [True] * len(answer)))
+    return examples
+
+
+def _spell(*parts: tuple[str, bool]) -> Example:
+    """Words and strings one after another; the second of each pair says whether it is to be predicted."""
+    ids: list[int] = []
+    asked: list[bool] = []
+    for text, predict in parts:
+        piece = tokens(" " + text)
+        ids += piece
+        asked += [predict] * len(piece)
+    return ids, asked
+
+
+def _pairs(rng: Rng, head: str, pairs: list[tuple[str, str]]) -> Example:
+    """`head`, then every pair in random order with its second member to predict."""
+    parts = [(head, False)]
+    for i in rng.permutation(len(pairs)):
+        parts += [(pairs[i][0], False), (pairs[i][1], True), (".", False)]
+    return _spell(*parts[:-1])
+
+
+def _lettered(rng: Rng, pairs: list[tuple[str, str]], pool: tuple[str, ...], count: int) -> Example:
+    """Options A-D as the harness writes them, then `first member -> letter of the second` for up to three pairs."""
+    pairs = [pairs[i] for i in rng.permutation(len(pairs))[:3]]
+    wanted = list(dict.fromkeys(value for _, value in pairs))
+    spare = [item for item in pool if item not in wanted]
+    mixed = wanted + [spare[i] for i in rng.permutation(len(spare))[: count - len(wanted)]]
+    mixed = [mixed[i] for i in rng.permutation(len(mixed))]
+    head = "\n".join(f"{letter}. {item}" for letter, item in zip("ABCD", mixed, strict=False)) + " letter:"
+    return _pairs(rng, head, [(key, "ABCD"[mixed.index(value)]) for key, value in pairs])
+
+
+def picture_drill(rng: Rng, scene: Scene) -> Example | None:
+    """A list of one-step lookups in the picture: colour of each shape, string of each sign, place, letter, liking."""
+    by_shape = [(thing.shape, thing.color) for thing in alone(scene, "shape")]
+    by_color = [(thing.color, thing.shape) for thing in alone(scene, "color")]
+    form = int(rng.integers(8))
+    if form == 0 and by_shape:
+        return _pairs(rng, "What color:", by_shape)
+    if form == 1 and by_color:
+        return _pairs(rng, "What shape:", by_color)
+    if form == 2:
+        return _pairs(rng, "What does the sign say:", [(thing.color, thing.text) for thing in signs(scene)])
+    if form in (3, 4) and by_shape:
+        axis = form - 3
+        words = (("left", "right"), ("top", "bottom"))[axis]
+        places = [(t.shape, words[int(t.center[axis] > GRID * 2)]) for t in alone(scene, "shape")]
+        return _pairs(rng, f"Is on the {words[0]} or {words[1]} side:", places)
+    if form == 5 and by_shape:
+        return _lettered(rng, by_shape, COLOR_NAMES, 4)
+    if form == 6 and by_color:
+        return _lettered(rng, by_color, SHAPE_NAMES, 4)
+    if form == 7 and len(by_shape) > 1:
+        pairs = [by_shape[i] for i in rng.permutation(len(by_shape))[:2]]
+        animals = [ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2]]
+        hint = " ".join(f"The {a} likes the {s}." for a, (s, _) in zip(animals, pairs, strict=True))
+        return _pairs(rng, f"{hint} color:", [(a, c) for a, (_, c) in zip(animals, pairs, strict=True)])
+    return None
+
+
+def relation_drill(rng: Rng, scene: Scene) -> Example | None:
+    """Several relations between pairs of shapes, along one axis."""
+    candidates = alone(scene, "shape")
+    if len(candidates) < 2:
+        return None
+    axis = int(rng.integers(2))
+    words = (("left", "right"), ("above", "below"))[axis]
+    parts = [(f"Is {words[0]} or {words[1]}:", False)]
+    for _ in range(4):
+        first, second = (candidates[i] for i in rng.permutation(len(candidates))[:2])
+        gap = first.center[axis] - second.center[axis]
+        if abs(gap) >= 8:
+            pair = [(first.shape, False), (second.shape, False), (words[int(gap > 0)], True), (".", False)]
+            parts += pair
+    return _spell(*parts[:-1]) if len(parts) > 1 else None
+
+
+def text_drill(rng: Rng) -> Example:
+    """Lookups that need no picture: what follows what, letters of options, hints, and hint questions as asked."""
+    pool = (*COLOR_NAMES, *SHAPE_NAMES, *ANIMALS)
+    form = rng.random()
+    if form < 0.3:
+        drawn = [pool[i] for i in rng.permutation(len(pool))[: 2 * int(rng.integers(2, 6))]]
+        pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
+        return _pairs(rng, " ".join(f"{key} {value}." for key, value in pairs), pairs)
+    if form < 0.6:
+        group = choose(rng, (COLOR_NAMES, SHAPE_NAMES))
+        mixed, _ = options(rng, choose(rng, group), group, int(rng.integers(3, 5)))
+        return _lettered(rng, [(item, item) for item in mixed], group, len(mixed))
+    if form < 0.75:
+        animals = [ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2]]
+        colors = [COLOR_NAMES[i] for i in rng.permutation(len(COLOR_NAMES))[:2]]
+        pairs = list(zip(animals, colors, strict=True))
+        hint = " ".join(f"The {animal} {choose(rng, ('is', 'likes'))} {color}." for animal, color in pairs)
+        if rng.random() < 0.5:
+            return _pairs(rng, f"{hint} color:", pairs)
+        ids, asked = _spell((hint, False))
+        more, wanted = _lettered(rng, pairs, COLOR_NAMES, 3)
+        return ids + more, asked + wanted
+    blank = [Thing("shape", 0, 0, 9, 9, color, shape) for color, shape in zip(COLOR_NAMES, SHAPE_NAMES, strict=True)]
+    while True:  # the half of ScienceQA that needs no picture
+        document = FAMILIES["scienceqa"](rng, blank)[0]
+        if document["topic"] == "text":
+            prompt = tokens("\n" + question_text("scienceqa", document))
+            answer = [*tokens(" " + answer_text("scienceqa", document)), END]
+            return prompt + answer, [False] * len(prompt) + [True] * len(answer)
+
+
+def pack(rows: list[list[tuple[Example, int]]], length: int) -> Packed:
+    """Rows of (example, family number) that fit into `length` positions each."""
+    shape = (len(rows), length)
+    ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    labels, question, family = (np.full(shape, fill, np.int64) for fill in (-100, -1, -1))
+    for b, row in enumerate(rows):
+        start = 0
+        for number, ((sequence, asked), group) in enumerate(row):
+            end = start + len(sequence) - 1  # the last token is only predicted
+            ids[b, start:end] = sequence[:-1]
+            labels[b, start:end] = np.where(asked[1:], sequence[1:], -100)
+            positions[b, start:end] = np.arange(end - start)
+            question[b, start:end], family[b, start:end] = number, group
+            start = end
+    return Packed(*(torch.from_numpy(array) for array in (ids, labels, positions, question, family)))
+
+
+def picture_row(rng: Rng, scene: Scene, weights: Floats, drills: float, length: int) -> list[tuple[Example, int]]:
+    """Questions about one scene until `length` is full; `drills` is the share of drills (family number 5)."""
+    row: list[tuple[Example, int]] = []
+    used = 0
+    while True:
+        if rng.random() < drills:
+            drill = picture_drill(rng, scene) if rng.random() < 0.8 else relation_drill(rng, scene)
+            drawn = [(drill, len(FAMILIES))] if drill else []
+        else:
+            group = int(rng.choice(len(FAMILIES), p=weights))
+            drawn = [(example, group) for example in harness_examples(rng, scene, list(FAMILIES)[group])]
+        for example, group in drawn:
+            used += len(example[0]) - 1
+            if used > length:
+                return row
+            row.append((example, group))
+
+
+def text_row(rng: Rng, length: int) -> list[tuple[Example, int]]:
+    """Text drills until `length` is full."""
+    row: list[tuple[Example, int]] = []
+    used = 0
+    while True:
+        example = text_drill(rng)
+        used += len(example[0]) - 1
+        if used > length:
+            return row
+        row.append((example, len(FAMILIES)))
+
+
+def best_patches(rng: Rng, scene: Scene, count: int) -> Tensor:
+    """For the first language stage alone: the two best covered patches of every shape and glyph, topped up at random.
+
+    Returns (count,) patch numbers in order."""
+    score = rng.random(GRID * GRID) * 0.1
+    rows, columns = np.mgrid[0:GRID, 0:GRID] * 4 + 2
+    for thing in scene:
+        if thing.kind == "clutter":
+            continue
+        for part in thing_parts(thing):
+            cover = part + rng.random(part.shape)
+            if thing.kind == "shape":
+                far = np.abs(columns - thing.center[0]) + np.abs(rows - thing.center[1])
+                cover = cover * (cover > 4) - 0.3 * far
+            for patch in np.argsort(-cover.ravel())[:2]:
+                score[patch] = max(score[patch], 1 + rng.random() * 0.01)
+    return torch.from_numpy(np.sort(np.argsort(-score)[:count]))

@@ -1,0 +1,176 @@
+"""Trains the tiny LLaVA on a CPU: python -m tasks.mini.make.train  (from the repository's root)
+
+With two cores: torchrun --nproc_per_node 2 -m tasks.mini.make.train. Stages: vision pretext, projector start, eight
+layers on each picture's best patches, eight layers on all 576 patches, 32 layers on all 576 patches. Checkpoints and
+curves go to logs/mini; started again, it goes on where it stopped. Nothing here drops tokens after the third stage.
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import LlavaForConditionalGeneration
+
+from tasks.mini.make import attention  # noqa: F401  (registers the attention function "packed")
+from tasks.mini.make.loop import Plan, start_workers, train
+from tasks.mini.make.network import (
+    LAYERS_FINAL,
+    LAYERS_FIRST,
+    PATCHES,
+    build_model,
+    grow,
+    patch_features,
+)
+from tasks.mini.make.packing import Packed, best_patches, pack, picture_row, text_row
+from tasks.mini.make.questions import FAMILIES, Scene
+from tasks.mini.make.scene import draw_scene, render
+from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
+from tasks.mini.make.vision import train_pretext, train_projector
+
+STEPS = {"vision": 1800, "projector": 2000, "patches": 2200, "whole": 900, "deep": 1500}
+WEIGHTS = np.array([0.22, 0.28, 0.2, 0.15, 0.15])  # of the families in a row, in the order of FAMILIES
+LENGTH = 384  # text positions per row
+BEST = 48  # patches per picture in the first language stage
+
+
+@dataclass(frozen=True)
+class Library:
+    """Scenes with the frozen vision tower's features (n, 576, width) and each picture's best patches (n, 48)."""
+
+    scenes: list[Scene]
+    features: Tensor
+    best: Tensor
+
+
+@torch.no_grad()
+def build_library(model: LlavaForConditionalGeneration, count: int, seed: tuple[int, ...]) -> Library:
+    rng = np.random.default_rng(seed)
+    scenes, features, best = [], [], []
+    for _ in range(0, count, 16):
+        some = [draw_scene(rng) for _ in range(16)]
+        pictures = torch.from_numpy(np.stack([render(rng, scene) for scene in some]))
+        with torch.autocast("cpu", torch.bfloat16):
+            features.append(patch_features(model, pictures).bfloat16())
+        best += [best_patches(rng, scene, BEST) for scene in some]
+        scenes += some
+    return Library(scenes, torch.cat(features), torch.stack(best))
+
+
+def answer_logits(
+    model: LlavaForConditionalGeneration, features: Tensor, patches: Tensor, packed: Packed
+) -> tuple[Tensor, Tensor]:
+    """Logits (K, vocabulary) at the K labelled positions, and which they are (B, T).
+
+    features: (B, P, width) of the patches numbered `patches` (B, P); P may be 0."""
+    rows, length = packed.ids.shape
+    begin = torch.tensor(prefix_tokens())
+    embed = model.get_input_embeddings()
+    image = model.model.multi_modal_projector(features.float())
+    inputs = torch.cat([embed(begin).expand(rows, -1, -1), image, embed(packed.ids)], 1)
+    before = inputs.shape[1] - length
+    places = [torch.arange(len(begin)).expand(rows, -1), len(begin) + patches]
+    positions = torch.cat([*places, len(begin) + PATCHES + packed.positions], 1)
+    same = packed.question[:, :, None] == packed.question[:, None, :]
+    mask = torch.zeros(rows, 1, length, before + length, dtype=torch.bfloat16)
+    mask[:, 0, :, before:].masked_fill_(~(same & torch.ones(length, length).tril().bool()), float("-inf"))
+    hidden = model.model.language_model(
+        inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
+    ).last_hidden_state[:, before:]
+    asked = packed.labels >= 0
+    return model.lm_head(hidden[asked]).float(), asked
+
+
+def accuracy(logits: Tensor, asked: Tensor, packed: Packed) -> dict[str, float]:
+    """Share of questions with every token right, per family."""
+    right = torch.zeros_like(asked)
+    right[asked] = logits.argmax(-1) == packed.labels[asked]
+    tally: dict[str, list[bool]] = {}
+    names = [*FAMILIES, "drills"]
+    for b in range(len(asked)):
+        for question in range(int(packed.question[b].max()) + 1):
+            here = (packed.question[b] == question) & asked[b]
+            name = names[int(packed.family[b][here][0])]
+            tally.setdefault(name, []).append(bool(right[b][here].all()))
+    return {name: sum(tally[name]) / len(tally[name]) for name in names if name in tally}
+
+
+def train_language(
+    model: LlavaForConditionalGeneration,
+    library: Library,
+    plan: Plan,
+    pictures: int,
+    drills: float,
+    whole: bool,
+) -> None:
+    """Trains projector and language model on packed questions, `pictures` rows per step and process.
+
+    `whole`: all 576 patches; else each picture's best 48, with as many rows without picture. `drills`: share of
+    drills at the start; it falls to a sixth."""
+    every = torch.arange(PATCHES)
+    held_out = build_library(model, 48, (5, 0))
+
+    def batch(
+        rng: np.random.Generator, library: Library, chosen: list[int], share: float
+    ) -> tuple[Tensor, Tensor, Packed]:
+        rows = [picture_row(rng, library.scenes[i], WEIGHTS, share, LENGTH) for i in chosen]
+        patches = every.expand(len(chosen), -1) if whole else library.best[chosen]
+        wanted = patches[:, :, None].expand(-1, -1, library.features.shape[2])
+        return library.features[chosen].gather(1, wanted), patches, pack(rows, LENGTH)
+
+    def cost(features: Tensor, patches: Tensor, packed: Packed) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, asked = answer_logits(model, features, patches, packed)
+        return F.cross_entropy(logits, packed.labels[asked])
+
+    def loss(rng: np.random.Generator, progress: float) -> Tensor:
+        share = drills * max(1 / 6, 1 - progress)
+        chosen = rng.integers(0, len(library.scenes), pictures).tolist()
+        total = cost(*batch(rng, library, chosen, share))
+        blind = 0 if whole else pictures // 2 if progress < 0.5 else pictures // 4
+        if blind:
+            rows = pack([text_row(rng, LENGTH) for _ in range(blind)], LENGTH)
+            nothing = torch.zeros(blind, 0, library.features.shape[2])
+            total = total + 0.5 * cost(nothing, torch.zeros(blind, 0, dtype=torch.long), rows)
+        return total
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, float]:
+        rng, scores = np.random.default_rng(99), []
+        for start in range(0, len(held_out.scenes), 16):
+            features, patches, packed = batch(rng, held_out, list(range(start, start + 16)), 0.0)
+            with torch.autocast("cpu", torch.bfloat16):
+                scores.append(accuracy(*answer_logits(model, features, patches, packed), packed))
+        return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+
+    trained = torch.nn.ModuleList([model.model.multi_modal_projector, model.model.language_model, model.lm_head])
+    train(plan, trained, loss, evaluate)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=4000, help="scenes each process draws for the language stages")
+    arguments = parser.parse_args()
+    rank, _ = start_workers()
+    vocabulary = len(build_tokenizer())
+    model = build_model(vocabulary, SPECIAL.index("<image>"), LAYERS_FIRST, seed=0)
+    model.set_attn_implementation("packed")
+    train_pretext(model, STEPS["vision"])
+    model.model.vision_tower.requires_grad_(False)
+    train_projector(model, STEPS["projector"])
+    library = build_library(model, arguments.pictures, (3, rank))
+    patches = Plan("patches", STEPS["patches"], rate=2e-3, warmup=150, end=0.1, seed=3)
+    train_language(model, library, patches, pictures=8, drills=0.4, whole=False)
+    whole = Plan("whole", STEPS["whole"], rate=1e-3, seed=4)
+    train_language(model, library, whole, pictures=4, drills=0.15, whole=True)
+    deep = grow(model, LAYERS_FINAL)
+    deep.set_attn_implementation("packed")
+    deep.model.vision_tower.requires_grad_(False)
+    final = replace(whole, stage="deep", steps=STEPS["deep"], seed=5)
+    train_language(deep, library, final, pictures=4, drills=0.1, whole=True)
+
+
+if __name__ == "__main__":
+    main()
