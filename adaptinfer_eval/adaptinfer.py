@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention
 
 VARIANTS = ("reference", "paper")

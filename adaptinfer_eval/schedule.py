@@ -1,4 +1,4 @@
-"""Pruning schedules: parsing, counting and solving for a budget. Plain numbers, no torch.
+"""Pruning schedules: parsing and counting. Plain numbers, no torch.
 
 A *stage* `(layer, keep)` lets decoder layer `layer` (0-based) run on all the tokens it gets; `keep` vision tokens
 go on to the next layer. A *schedule* is a row of stages, written `1:133,10:27,20:3`. `keep` is a number of tokens
@@ -10,7 +10,7 @@ A *budget* is the mean number of vision tokens per layer. The papers count the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
@@ -79,27 +79,3 @@ def mean_count(entering: Sequence[int], count: Count) -> float:
     """Mean vision tokens per layer, from the tokens `entering` each layer (no stage after the last layer)."""
     leaving = [*entering[1:], entering[-1]]
     return sum(leaving if count == "leaving" else entering) / len(entering)
-
-
-def scale_layers(layers: Iterable[int], from_layers: int, to_layers: int) -> list[int]:
-    """The same relative depths in a model with another number of layers, kept strictly increasing."""
-    scaled: list[int] = []
-    for layer in layers:
-        depth = int(layer * to_layers / from_layers + 0.5)
-        scaled.append(max(depth, scaled[-1] + 1) if scaled else depth)
-    return scaled
-
-
-def scaled_shapes(shape: Schedule, vision_tokens: int) -> Iterable[Schedule]:
-    """`shape` with all keeps scaled alike, one schedule for each possible keep of the first stage."""
-    for first in range(vision_tokens + 1):
-        scale = first / shape[0].keep
-        yield Schedule(Stage(layer, min(int(keep * scale + 0.5), vision_tokens)) for layer, keep in shape)
-
-
-def nearest_to_budget(
-    candidates: Iterable[Schedule], mean: Callable[[Schedule], float], budget: float
-) -> tuple[Schedule, float]:
-    """The candidate whose mean count is nearest to `budget`, and how far off it is in tokens."""
-    distance, best = min(((abs(mean(schedule) - budget), schedule) for schedule in candidates), key=lambda p: p[0])
-    return best, distance

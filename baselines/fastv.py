@@ -13,7 +13,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention
 from adaptinfer_eval.schedule import Schedule, Stage
 

@@ -12,9 +12,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.budget import given_layers, scale_layers
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention
-from adaptinfer_eval.schedule import Schedule, Stage, scale_layers
+from adaptinfer_eval.schedule import Schedule, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,13 @@ class PDrop(LayerMethod):
     looks_ahead: ClassVar = True
 
     def candidates(self, num_layers: int, vision_tokens: int) -> Iterable[Schedule]:
-        layers = self._layers(num_layers)
+        layers = self.stage_layers(num_layers)
         for thousandths in range(1, 1000):
             share = thousandths / 1000
             yield Schedule(Stage(layer, round(share ** (i + 1), 9)) for i, layer in enumerate(layers))
 
-    def _layers(self, num_layers: int) -> list[int]:
-        return self._given_layers() or scale_layers((1, 7, 15), 32, num_layers)
+    def stage_layers(self, num_layers: int) -> list[int]:
+        return given_layers(self.layers) if self.layers else scale_layers((1, 7, 15), 32, num_layers)
 
     def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
         if isinstance(keep, int) and self.schedule is not None:

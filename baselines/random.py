@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
-from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention
 
 
@@ -26,6 +27,10 @@ class Random(LayerMethod):
     queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
 
     def score(self, attention: Attention) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed)
-        lots = torch.rand(attention.vision_mask.shape[1], generator=generator)
-        return lots.to(attention.to_vision.device).expand(attention.vision_mask.shape)
+        mask = attention.vision_mask
+        return _lots(self.seed, mask.shape[1], mask.device).expand(mask.shape)
+
+
+@lru_cache(maxsize=16)
+def _lots(seed: int, count: int, device: torch.device) -> Tensor:
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed)).to(device)

@@ -14,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, Embeddings
+from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.pruning.attention import Attention, Embeddings, per_sample
 
 VARIANTS = ("v1", "plus")
 _SCHEDULES = {
@@ -132,8 +132,7 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     `tokens` (B, C, D), of which `candidates[b]` are real and form `clusters[b]` clusters.
     """
     device, slots = tokens.device, torch.arange(tokens.shape[1], device=tokens.device)
-    count = torch.tensor(candidates, device=device)[:, None]
-    wanted = torch.tensor(clusters, device=device)[:, None]
+    count, wanted = per_sample(candidates, device), per_sample(clusters, device)
     real = slots < count
     pairs = real[:, :, None] & real[:, None, :]
     # Differences first: d(i, j) and d(j, i) must be equal to the last bit, or ties between densities break by chance.

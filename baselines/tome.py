@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adaptinfer_eval.method import ImageMethod
+from adaptinfer_eval.image_method import ImageMethod
 
 
 @dataclass(frozen=True, kw_only=True)

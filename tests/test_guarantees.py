@@ -218,6 +218,12 @@ def test_only_one_prefill_per_cache_and_only_inside_the_block() -> None:
         model(input_ids=torch.tensor([[3]]), past_key_values=cache)
 
 
+def test_blocks_on_one_model_do_not_nest() -> None:
+    model, method = llava(), ae.get_method("adaptinfer")(**ADAPTINFER)
+    with ae.pruned(model, method), pytest.raises(ValueError, match="already inside"), ae.pruned(model, method):
+        pass
+
+
 @torch.no_grad()
 def test_incomplete_images_are_refused_by_methods_that_drop_tokens_of_an_image() -> None:
     model, inputs = llava(), prompt(5, 0, 7, 1)

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adaptinfer_eval.method import ImageMethod, LayerMethod, Method
+from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.method import Method
 from adaptinfer_eval.pruning.anatomy import Anatomy, anatomy_of
 from adaptinfer_eval.pruning.decoder import DecoderWatch
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
@@ -49,7 +51,10 @@ def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace
     if not method.in_tower:
         return None
     if tower is None:
-        raise ValueError(f"{type(method).__name__} works inside a CLIP vision tower, and this model has none")
+        raise ValueError(
+            f"{type(method).__name__} works inside a CLIP vision tower whose patches are read without CLS, "
+            "and this model has none: use a method that prunes in the language model"
+        )
     schedule = method.tower_schedule(len(tower.layers), tower.image_tokens)
     pruner = TowerPruner(tower, method, schedule, trace)
     config: Any = tower.model.config
@@ -71,6 +76,8 @@ def _attach_decoder(
     trace: Trace,
 ) -> None:
     text: Any = anatomy.text
+    if any(isinstance(getattr(hook, "__self__", None), DecoderWatch) for hook in text._forward_pre_hooks.values()):
+        raise ValueError("the model is already inside a pruned block: leave it before you attach another method")
     image_tokens = _image_tokens(anatomy, vision_mask)
     method.entering(len(text.layers), image_tokens)  # a budget or schedule that does not fit is refused here
     layers = images = None
@@ -88,7 +95,7 @@ def _attach_decoder(
 
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            check_generate(model, kwargs)
+            check_generate(model, {**dict(zip(("inputs", "generation_config"), args, strict=False)), **kwargs})
             return generate(*args, **kwargs)
 
         model.generate = checked
@@ -97,6 +104,8 @@ def _attach_decoder(
 
 def _image_tokens(anatomy: Anatomy, vision_mask: Tensor | None) -> int:
     """Vision tokens of an image; for a bare decoder those of the fullest prompt."""
+    if anatomy.tower is not None:
+        return anatomy.tower.image_tokens
     if anatomy.multimodal is not None:
         config: Any = anatomy.multimodal.config
         return int(config.image_seq_length)

@@ -5,7 +5,7 @@ Only the rows that a method asks for are computed, beside the model's own attent
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,3 +69,11 @@ def attention_rows(query: Tensor, key: Tensor, scaling: float, rows: int, valid:
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """`tokens` (B or 1, n, D) at `index` (B, m) → (B, m, D)."""
     return tokens.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def per_sample(counts: Sequence[int], device: torch.device) -> Tensor:
+    """Counts per sample as (B, 1), without waiting for the device."""
+    if len(set(counts)) == 1:
+        return torch.full((len(counts), 1), counts[0], device=device)
+    on_host = torch.tensor(counts, pin_memory=device.type == "cuda")
+    return on_host.to(device, non_blocking=True)[:, None]

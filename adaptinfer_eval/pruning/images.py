@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from adaptinfer_eval.method import ImageMethod
+from adaptinfer_eval.image_method import ImageMethod
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
@@ -21,7 +21,9 @@ class ImagePruner:
     """Applies one `ImageMethod` to the input of a decoder, for images of `image_tokens` tokens."""
 
     def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace) -> None:
-        self.selected = list(method.select(image_tokens))
+        self.selected = torch.zeros(image_tokens, dtype=torch.bool)
+        self.selected[list(method.select(image_tokens))] = True
+        self.count = int(self.selected.sum())
         self.image_tokens, self.trace = image_tokens, trace
 
     def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Segment | None]:
@@ -35,10 +37,9 @@ class ImagePruner:
             )
         before = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
         slots = torch.arange(before.vision_mask.shape[1], device=before.ids.device) % self.image_tokens
-        wanted = torch.zeros(self.image_tokens, dtype=torch.bool)
-        wanted[self.selected] = True
-        chosen = wanted.to(slots.device)[slots] & before.vision_mask
-        keep = [count // self.image_tokens * len(self.selected) for count in prompt.vision]
+        self.selected = self.selected.to(slots.device)  # copied once
+        chosen = self.selected[slots] & before.vision_mask
+        keep = [count // self.image_tokens * self.count for count in prompt.vision]
         if kwargs.get("inputs_embeds") is not None:
             after, embeds, _ = shorten(before, kwargs["inputs_embeds"], chosen, keep, prompt.text_after)
             kwargs = {**kwargs, "inputs_embeds": embeds}

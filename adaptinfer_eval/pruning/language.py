@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
-from adaptinfer_eval.method import LayerMethod
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
@@ -147,6 +147,8 @@ class LayerPruner:
         made = [method.merged_count(count) for count in dropped]
         merged = None
         if any(made):
+            if method.positions == "keep":
+                raise ValueError(f"{method.name} merges tokens, which have no position to keep: renumber them")
             left = score.masked_fill(chosen | ~before.vision_mask, -torch.inf)
             merged = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
         segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.pruning.attention import Rotary, gather_tokens
+from adaptinfer_eval.pruning.attention import Rotary, gather_tokens, per_sample
 
 
 @dataclass
@@ -61,14 +61,14 @@ def _segment(
         is_vision=is_vision,
         valid=valid,
         vision_index=vision_index,
-        vision_mask=slots < _column(vision, ids.device),
+        vision_mask=slots < per_sample(vision, ids.device),
     )
 
 
 def choose(score: Tensor, segment: Segment, keep: Sequence[int]) -> Tensor:
     """Mark the `keep[b]` highest scores of each sample: (B, V) bool."""
     best = score.masked_fill(~segment.vision_mask, -torch.inf).topk(max(keep), dim=1).indices
-    ranks = torch.arange(max(keep), device=score.device) < _column(keep, score.device)
+    ranks = torch.arange(max(keep), device=score.device) < per_sample(keep, score.device)
     return torch.zeros_like(segment.vision_mask).scatter(1, best, ranks)
 
 
@@ -101,11 +101,11 @@ def shorten(
     vision = list(keep)
     if merged is not None:
         new = torch.arange(slots, device=device)
-        after = (length - 1 - _column(text_after, device)) * (slots + 1) + 1
-        real_slot = new < _column(merged_counts, device)
+        after = (length - 1 - per_sample(text_after, device)) * (slots + 1) + 1
+        real_slot = new < per_sample(merged_counts, device)
         place = torch.cat([place, torch.where(real_slot, after + new, -1)], 1)
         hidden = torch.cat([hidden, merged.to(hidden.dtype)], 1)
-        ids = torch.cat([ids, _column(first_merged_id, device) + new], 1)
+        ids = torch.cat([ids, per_sample(first_merged_id, device) + new], 1)
         is_vision = torch.cat([is_vision, torch.ones_like(real_slot)], 1)
         vision = [k + c for k, c in zip(keep, merged_counts, strict=True)]
 
@@ -113,16 +113,8 @@ def shorten(
     order = place.argsort(dim=1, stable=True)[:, -max(real) :]
     valid = None
     if min(real) < max(real):
-        valid = torch.arange(max(real), device=device) >= max(real) - _column(real, device)
+        valid = torch.arange(max(real), device=device) >= max(real) - per_sample(real, device)
     is_vision = is_vision.gather(1, order)
     if valid is not None:
         is_vision = is_vision & valid
     return _segment(ids.gather(1, order), is_vision, valid, real, vision), gather_tokens(hidden, order), order
-
-
-def _column(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Counts per sample as (B, 1), without waiting for the device."""
-    if len(set(counts)) == 1:
-        return torch.full((len(counts), 1), counts[0], device=device)
-    on_host = torch.tensor(counts, pin_memory=device.type == "cuda")
-    return on_host.to(device, non_blocking=True)[:, None]

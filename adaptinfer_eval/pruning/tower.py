@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from adaptinfer_eval.method import ImageMethod
+from adaptinfer_eval.image_method import ImageMethod
 from adaptinfer_eval.pruning.anatomy import Tower
 from adaptinfer_eval.pruning.trace import Trace
 
