@@ -143,6 +143,9 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         choices = {"method": self.method, **self.checkpoint, "dtype": dtype, "attn": attention, **self.settings()}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in choices.items())})"
 
+    def on_answers(self, count: int) -> None:
+        """Called when `count` more requests have been answered; replace it to watch a run."""
+
     # How ---------------------------------------------------------------------------------------------------------
 
     def _run(self, asked: Sequence[Request], answer: Callable[[list[Request]], Sequence[Any]]) -> list[Any]:
@@ -154,6 +157,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 for request, result in zip(batch, answers, strict=True):
                     results[request.position] = result
                 progress.update(len(batch))
+                self.on_answers(len(batch))
         return results
 
     def _answer(self, batch: Sequence[Request]) -> list[GenerationResult]:
