@@ -1,0 +1,105 @@
+"""`adaptinfer-eval`: methods, plan, run, table. The exit code is 0 only when all went well."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from tabulate import tabulate
+
+from adaptinfer_eval.method import available_methods, get_method
+from adaptinfer_eval.report.table import heading, layout, render, table
+from adaptinfer_eval.sweep.cells import plan as plan_sweep
+from adaptinfer_eval.sweep.config import SweepError, load_config
+from adaptinfer_eval.sweep.records import read_records
+
+app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
+
+Config = Annotated[str, typer.Argument(help="Name of a configuration shipped in configs/, or a path to one.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, laid over the configuration.")]
+Full = Annotated[bool, typer.Option("--full", help="All questions of every task: limit=null.")]
+
+
+@app.command()
+def methods() -> None:
+    """List the installed methods and their options."""
+    rows = []
+    for name in available_methods():
+        cls = get_method(name)
+        options = ", ".join(field.name for field in dataclasses.fields(cls)) or "none"
+        rows.append((name, (cls.__doc__ or "").strip().splitlines()[0], options))
+    print(
+        tabulate(
+            rows,
+            headers=("method", "what it does", "options"),
+            tablefmt="github",
+            maxcolwidths=[None, 60, 40],
+        )
+    )
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = None, full: Full = False) -> None:
+    """Show every (method, budget) with its cost on paper; nothing is loaded."""
+    sweep = load_config(config, _layers(overrides, full))
+    rows = []
+    for planned in plan_sweep(sweep):
+        budget = planned.setting.budget
+        head = (planned.setting.entry.label, "–" if budget is None else f"{budget:g}")
+        if planned.audit is None or planned.relative_cost is None:
+            rows.append((*head, f"cannot run: {planned.reason}", "", "", "", ""))
+            continue
+        cost = planned.audit
+        numbers = (f"{cost.entering:.2f}", f"{cost.leaving:.2f}", f"{cost.macs / 1e12:.4g}")
+        rows.append((*head, cost.schedule, *numbers, f"{100 * planned.relative_cost:.1f} %"))
+    headers = ("method", "budget", "schedule", "entering", "leaving", "TFLOPs", "relative")
+    align = ("left", "right", "left", "right", "right", "right", "right")
+    print(tabulate(rows, headers, "github", colalign=align, maxcolwidths=[None, None, 50], disable_numparse=True))
+    asked = f"the first {sweep.limit}" if sweep.limit else "all"
+    print(f"\n{len(rows)} settings x {len(sweep.tasks)} tasks, {asked} questions each: {', '.join(sweep.tasks)}")
+    print("TFLOPs: the paper's Eq. 5, where a multiply-add is one operation; relative: to all vision tokens.")
+
+
+@app.command()
+def run(config: Config, overrides: Overrides = None, full: Full = False) -> None:
+    """Run a sweep and print its table; cells that are finished already are not run again."""
+    from adaptinfer_eval.sweep.run import run_sweep
+
+    sweep = load_config(config, _layers(overrides, full))
+    failures = run_sweep(sweep, Console(stderr=True))
+    print(render(*table(read_records(Path(sweep.output)), [heading(task) for task in sweep.tasks]), "md"))
+    print(f"\nRecords: {sweep.output}")
+    for failure in failures:
+        print(f"failed: {failure.cell.id}: {failure.reason}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command("table")
+def print_table(
+    number: Annotated[int, typer.Argument(help="Number of the paper's table: 1 or 4.")],
+    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
+    form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
+) -> None:
+    """Print one of the paper's tables from a sweep's records."""
+    print(render(*table(read_records(results), layout(number)), form))
+
+
+def _layers(overrides: list[str] | None, full: bool) -> list[str]:
+    return [*(overrides or []), *(["limit=null"] if full else [])]
+
+
+def main() -> None:
+    try:
+        app()
+    except SweepError as error:
+        print(f"adaptinfer-eval: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""From a configuration to cells, and what each method will cost, before anything is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from adaptinfer_eval.cost import Audit, audit, prefill_macs
+from adaptinfer_eval.method import Method, get_method
+from adaptinfer_eval.schedule import Count
+from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method as a sweep runs it: with its options and, unless it takes none, a budget."""
+
+    entry: MethodEntry
+    budget: float | None = None
+    count: Count | None = None
+
+    @property
+    def label(self) -> str:
+        return self.entry.label if self.budget is None else f"{self.entry.label}-{self.budget:g}"
+
+    def arguments(self) -> dict[str, Scalar]:
+        given: dict[str, Scalar] = dict(self.entry.options)
+        if self.budget is not None:
+            budget = int(self.budget) if self.budget == int(self.budget) else self.budget
+            given |= {"budget": budget, "count": self.count}
+        return given
+
+    def build(self) -> Method:
+        """The method itself; SweepError where its name, an option or an option's value is wrong."""
+        try:
+            cls = get_method(self.entry.name)
+            fields = [field.name for field in dataclasses.fields(cls)]
+            unknown = [key for key in self.arguments() if key not in fields]
+            if unknown:
+                raise ValueError(f"{self.entry.name} has no option {unknown[0]!r}{nearest(unknown[0], fields)}")
+            method: Method = cls(**self.arguments())
+            return method
+        except ValueError as error:
+            raise SweepError(f"methods: {error}") from error
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (backbone, method, budget, task) of a sweep."""
+
+    backbone: str
+    setting: Setting
+    task: str
+
+    @property
+    def id(self) -> str:
+        """Unique in a sweep, and a file name."""
+        return f"{self.backbone}-{self.setting.label}-{self.task}".replace("/", "_")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A setting with its cost on paper, or the reason why the model cannot run it."""
+
+    setting: Setting
+    audit: Audit | None
+    relative_cost: float | None
+    """Multiply-adds over those of the same prompt with all vision tokens."""
+    reason: str = ""
+
+
+def settings(config: SweepConfig) -> list[Setting]:
+    """Every (method, budget), methods without a budget (vanilla, explicit schedules) first."""
+    once: list[Setting] = []
+    swept: list[Setting] = []
+    for entry in config.methods:
+        fields = {field.name for field in dataclasses.fields(_known(entry.name))}
+        if "budget" not in fields or "schedule" in entry.options or "budget" in entry.options:
+            once.append(Setting(entry))
+        else:
+            swept.extend(Setting(entry, budget, config.count) for budget in config.budgets)
+    return once + swept
+
+
+def expand(config: SweepConfig) -> list[Cell]:
+    """All cells of the sweep that its model can run."""
+    runnable = [planned.setting for planned in plan(config) if planned.audit is not None]
+    return [Cell(config.backbone, setting, task) for setting in runnable for task in config.tasks]
+
+
+def plan(config: SweepConfig) -> list[Planned]:
+    """Every (method, budget) with its cost. Nothing of the model but its config.json is read."""
+    shape = model_shape(config)
+    numbers = {**shape.model_dump(), "text_tokens": config.text_tokens}
+    tokens = [shape.vision_tokens + config.text_tokens] * shape.num_layers
+    everything = prefill_macs(tokens, shape.hidden_size, shape.intermediate_size)
+    planned = []
+    for setting in settings(config):
+        method = setting.build()
+        try:
+            cost = audit(method, **numbers)
+        except ValueError as error:
+            planned.append(Planned(setting, None, None, str(error)))
+        else:
+            planned.append(Planned(setting, cost, cost.macs / everything))
+    return planned
+
+
+def model_shape(config: SweepConfig) -> Shape:
+    """From the checkpoint's config.json if that is on this machine, else from the configuration."""
+    from transformers import AutoConfig
+
+    try:
+        found = AutoConfig.from_pretrained(config.checkpoint, local_files_only=True)
+    except OSError:
+        if config.shape is None:
+            raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`") from None
+        return config.shape
+    text, vision = found.get_text_config(), found.vision_config
+    return Shape(
+        num_layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        vision_tokens=(vision.image_size // vision.patch_size) ** 2,
+    )
+
+
+def _known(name: str) -> type[Method]:
+    try:
+        return get_method(name)
+    except ValueError as error:
+        raise SweepError(f"methods: {error}") from error

@@ -1,0 +1,175 @@
+"""The configuration of a sweep: defaults < YAML < command line, typed and frozen."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+
+from adaptinfer_eval.schedule import Count
+
+Scalar = bool | int | float | str | None
+PACKAGE = Path(__file__).parent.parent
+
+
+class SweepError(Exception):
+    """Something the user can put right; the message says how."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class MethodEntry(_Frozen):
+    """A method by name, with its options. Written `fastv`, or `{name: adaptinfer, variant: paper}`."""
+
+    name: str
+    options: dict[str, Scalar] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, entry: Any) -> Any:
+        if isinstance(entry, str):
+            return {"name": entry}
+        if isinstance(entry, dict) and "options" not in entry:
+            return {"name": entry.get("name"), "options": {k: v for k, v in entry.items() if k != "name"}}
+        return entry
+
+    @property
+    def label(self) -> str:
+        """Unique in a sweep and fit for a file name: `adaptinfer`, `adaptinfer.variant=paper`."""
+        return ".".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+
+
+class Shape(_Frozen):
+    """The language model's shape, for `plan` where the checkpoint is not on this machine."""
+
+    num_layers: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    vision_tokens: PositiveInt
+
+
+class SweepConfig(_Frozen):
+    """What a sweep runs. Every key may stand in the YAML file or on the command line."""
+
+    name: str = Field(min_length=1)
+    backbone: Literal["llava"] = "llava"
+    pretrained: str
+    """A hub id, or a folder: in the working directory, or among the data shipped here."""
+    model_args: dict[str, Scalar] = {}
+    """More arguments of the backbone's wrapper: revision, conv, image_aspect_ratio, device_map, …"""
+    methods: tuple[MethodEntry, ...] = Field(min_length=1)
+    budgets: tuple[float, ...]
+    """Mean vision tokens per layer; vanilla and explicit schedules run once, without one."""
+    count: Count = "leaving"
+    tasks: tuple[str, ...] = Field(min_length=1)
+    limit: PositiveInt | None = None
+    """Questions per task, from the start of the data set; None: all."""
+    batch_size: PositiveInt = 1
+    dtype: Literal["float32", "float16", "bfloat16", "auto"] = "auto"
+    seed: int = 0
+    workers: PositiveInt = 1
+    """Processes; each loads the model once. 1: in this process."""
+    shape: Shape | None = None
+    text_tokens: PositiveInt = 66
+    """Text tokens of a prompt, for the cost on paper only (66: the mean over the paper's tasks)."""
+    output: str = ""
+    """Folder of the results; by default results/runs/<name>, with the limit if there is one."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_output(cls, values: Any) -> Any:
+        if isinstance(values, dict) and not values.get("output"):
+            limit = f"-limit{values['limit']}" if values.get("limit") else ""
+            values = {**values, "output": f"results/runs/{values.get('name')}{limit}"}
+        return values
+
+    @model_validator(mode="after")
+    def _unique(self) -> SweepConfig:
+        lists = {"methods": [m.label for m in self.methods], "budgets": self.budgets, "tasks": self.tasks}
+        for key, items in lists.items():
+            if len(set(items)) < len(items):
+                raise ValueError(f"{key} names an entry twice: {', '.join(map(str, items))}")
+        return self
+
+    @property
+    def checkpoint(self) -> str:
+        """`pretrained`, with a folder among the shipped data made absolute."""
+        here = Path(self.pretrained)
+        return str(shipped(self.pretrained) or here) if not here.is_dir() else str(here)
+
+    def dump(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def shipped(relative: str) -> Path | None:
+    """A file or folder shipped with the package: inside it once installed, beside it in a checkout."""
+    return next((p for base in (PACKAGE, PACKAGE.parent) if (p := base / relative).exists()), None)
+
+
+def load_config(source: str, overrides: Iterable[str] = ()) -> SweepConfig:
+    """Read the sweep `source` (a name in configs/, or a path) and lay `key=value` overrides over it.
+
+    A value is read as YAML; where a list is wanted, `a,b` is one; `model_args.conv=hf` sets one entry.
+    SweepError names the nearest where a configuration or key is unknown, and every value that is not valid.
+    """
+    path = find_config(source)
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise SweepError(f"{path} is not a mapping of keys to values")
+    values.setdefault("name", path.stem)
+    for override in overrides:
+        _lay_over(values, override)
+    try:
+        return SweepConfig.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(dict(problem)) for problem in error.errors()]
+        raise SweepError(f"{path.name}: " + "; ".join(lines)) from None
+
+
+def find_config(source: str) -> Path:
+    """The YAML file that `source` names: a path, or the name of a config shipped with the package."""
+    if Path(source).suffix in {".yaml", ".yml"}:
+        if Path(source).is_file():
+            return Path(source)
+        raise SweepError(f"no configuration file {source}")
+    folder = shipped("configs")
+    known = sorted(p.stem for p in folder.glob("*.yaml")) if folder else []
+    if folder and source in known:
+        return folder / f"{source}.yaml"
+    raise SweepError(f"no configuration {source!r}{nearest(source, known)}; or give the path of a YAML file")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`: did you mean 'x'? Known: x, y` for an error message about an unknown `word`."""
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0)
+    return f": did you mean {close[0]!r}? Known: {', '.join(known)}" if close else ""
+
+
+def _lay_over(values: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator:
+        raise SweepError(f"{override!r} is not of the form key=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        values = values.setdefault(parent, {})
+        if not isinstance(values, dict):
+            raise SweepError(f"{override!r}: {parent} has no entries to set")
+    value = yaml.safe_load(text)
+    if not parents and key in {"methods", "budgets", "tasks"} and not isinstance(value, list):
+        value = [yaml.safe_load(part) for part in str(value).split(",")]
+    values[last] = value
+
+
+def _explain(problem: Mapping[str, Any]) -> str:
+    where = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "extra_forbidden":
+        known = Shape.model_fields if problem["loc"][0] == "shape" else SweepConfig.model_fields
+        return f"unknown key {where!r}{nearest(str(problem['loc'][-1]), known)}"
+    return f"{where}: {problem['msg']}" if where else str(problem["msg"])

@@ -1,0 +1,33 @@
+"""From upstream's metrics to the scale of the papers' tables: MME in points, everything else in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from adaptinfer_eval.sweep.config import SweepError
+
+MME = ("mme_perception_score", "mme_cognition_score")
+SCALES = {"gpt_eval_score": 1.0, "exact_match": 100.0}
+"""Metric → what makes it percent (MMBench's is percent already)."""
+
+
+def check_metrics(task: str, metrics: Iterable[str]) -> None:
+    """SweepError unless one of the task's metrics has a known scale."""
+    metrics = list(metrics)
+    if not {*MME, *SCALES} & set(metrics):
+        raise SweepError(
+            f"task {task} reports {', '.join(metrics)}; known are {', '.join([*MME, *SCALES])}: "
+            "add its metric to sweep/scores.py"
+        )
+
+
+def paper_score(metrics: Mapping[str, float]) -> float:
+    """The number that the papers print, from upstream's metrics (`exact_match`: 0.5, …).
+
+    MME is perception + cognition; where a limit leaves out all questions of one, it is the other alone.
+    """
+    parts = [metrics[name] for name in MME if name in metrics]
+    if parts:
+        return float(sum(parts))
+    name = next(name for name in SCALES if name in metrics)
+    return SCALES[name] * metrics[name]

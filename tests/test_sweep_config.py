@@ -1,0 +1,86 @@
+"""A sweep's configuration: layers, types, and errors that name the nearest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adaptinfer_eval.sweep.config import SweepError, load_config, shipped
+
+BASE = {"pretrained": "some/model", "methods": ["vanilla", "fastv"], "budgets": [64], "tasks": ["mini_mme"]}
+
+
+def write(folder: Path, **changes: object) -> str:
+    path = folder / "trial.yaml"
+    path.write_text(yaml.safe_dump(BASE | changes), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["mini", "table1", "table4"])
+def test_shipped_configurations_are_valid(name: str) -> None:
+    config = load_config(name)
+    assert config.name == name
+    assert config.methods[0].name == "vanilla"
+
+
+def test_command_line_beats_yaml_beats_defaults(tmp_path: Path) -> None:
+    path = write(tmp_path, batch_size=4, seed=1)
+    config = load_config(path, ["seed=2", "budgets=128,64", "methods=tome", "model_args.conv=hf", "limit=null"])
+    assert (config.count, config.batch_size, config.seed) == ("leaving", 4, 2)
+    assert config.budgets == (128, 64)
+    assert [method.name for method in config.methods] == ["tome"]
+    assert config.model_args == {"conv": "hf"}
+
+
+def test_methods_take_options(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, methods=["adaptinfer", {"name": "adaptinfer", "variant": "paper"}]))
+    assert [method.label for method in config.methods] == ["adaptinfer", "adaptinfer.variant=paper"]
+    assert config.methods[1].options == {"variant": "paper"}
+
+
+def test_a_limited_sweep_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert load_config(path).output == "results/runs/trial"
+    assert load_config(path, ["limit=20"]).output == "results/runs/trial-limit20"
+    assert load_config(path, ["limit=20", "output=elsewhere"]).output == "elsewhere"
+
+
+def test_the_saved_configuration_reads_back_as_itself(tmp_path: Path) -> None:
+    config = load_config("mini", ["methods=[vanilla, {name: adaptinfer, variant: paper}]"])
+    saved = tmp_path / "config.yaml"
+    saved.write_text(config.dump(), encoding="utf-8")
+    assert load_config(str(saved)) == config
+
+
+def test_configurations_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config("mini").limit = 3
+
+
+def test_shipped_checkpoints_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_config("mini", ["pretrained=tasks/mini"]).checkpoint == str(shipped("tasks/mini"))
+    assert load_config("mini", ["pretrained=llava-hf/llava"]).checkpoint == "llava-hf/llava"
+
+
+@pytest.mark.parametrize(
+    ("source", "overrides", "message"),
+    [
+        ("tabel1", [], "did you mean 'table1'"),
+        ("nowhere/mine.yaml", [], "no configuration file nowhere/mine.yaml"),
+        ("mini", ["budgts=64"], "unknown key 'budgts': did you mean 'budgets'"),
+        ("mini", ["shape.layers=3"], "did you mean 'num_layers'"),
+        ("mini", ["limit"], "not of the form key=value"),
+        ("mini", ["limit=0"], "limit: .*greater than 0"),
+        ("mini", ["count=both"], "count: .*'leaving' or 'entering'"),
+        ("mini", ["dtype=float8"], "dtype: "),
+        ("mini", ["budgets=many"], "budgets.0: "),
+        ("mini", ["methods=vanilla,vanilla"], "names an entry twice"),
+        ("mini", ["name.first=x"], "name has no entries"),
+    ],
+)
+def test_mistakes_are_named(source: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(SweepError, match=message):
+        load_config(source, overrides)
