@@ -236,7 +236,12 @@ def test_one_loaded_model_serves_run_after_run(load: Callable[..., Any], documen
     model.clean()
     assert model.audit()["requests"] == len(documents)
     fastv = model.method
+    answered: list[int] = []
+    model.on_answers = answered.append
+    ask(model, documents)  # a run that never ends
+    assert answered == [4, 1]
     model.method = load().method
+    assert model.tally.requests == 0
     assert ask(model, documents) == ask(load(), documents) != first
     assert "Vanilla" in repr(model)
     model.method = fastv
@@ -309,7 +314,7 @@ def test_a_failing_request_is_named(load: Callable[..., Any], documents: list[Do
     with pytest.raises(RequestError, match="task quiz, doc_id 3: OSError: image file is truncated") as failure:
         model.generate_until(questions(documents, broken))
     assert isinstance(failure.value.__cause__, OSError)
-    with pytest.raises(RequestError, match="doc_id 0.*stands for an image"):
+    with pytest.raises(RequestError, match=r"doc_id 0.*stands for an image"):
         ask(model, [{"images": [], "question": "What is <image>?"}])
     with pytest.raises(NotImplementedError, match="task quiz asks in several rounds"):
         model.generate_until_multi_round(questions(documents))

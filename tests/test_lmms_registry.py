@@ -96,7 +96,7 @@ def test_our_tasks_are_found_and_upstreams_are_as_they_were(tmp_path: Path) -> N
     add_tasks()  # once more: nothing happens twice
     (tmp_path / "mine.yaml").write_text("task: adaptinfer_mme\ndataset_path: mine\n")
     manager = TaskManager("WARNING", include_path=str(tmp_path))
-    upstream: Any = TaskManager.initialize_tasks.__wrapped__  # type: ignore[attr-defined]
+    upstream: Any = TaskManager.initialize_tasks.__wrapped__
     index = upstream(manager)
     assert {name: manager.task_index[name] for name in index} == index
     assert manager.task_index["adaptinfer_mme"]["yaml_path"] == str(

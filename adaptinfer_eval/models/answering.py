@@ -43,15 +43,23 @@ class Answer:
 
 
 class Answering(ABC):
-    """A vision-language model with its processor; `method` may be replaced between runs, the model stays loaded."""
+    """A vision-language model with its processor, and the method that prunes it."""
 
     model: Any
     processor: Any
-    method: Method
 
-    def __init__(self) -> None:
-        self.tally = Tally()
+    def __init__(self, method: Method) -> None:
+        self.method = method
         self._describe = functools.cache(_describe)
+
+    @property
+    def method(self) -> Method:
+        """May be replaced between runs, which starts a new tally; the model stays loaded."""
+        return self._method
+
+    @method.setter
+    def method(self, method: Method) -> None:
+        self._method, self.tally = method, Tally()
 
     @abstractmethod
     def conversation(self, messages: Sequence[Message]) -> str:

@@ -60,8 +60,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         **method_options: Any,
     ) -> None:
         lmms.__init__(self)
-        Answering.__init__(self)
-        self.method = make_method(ae.get_method(self.method_name), method_options, self._own_arguments())
+        own = self._own_arguments()
+        Answering.__init__(self, make_method(ae.get_method(self.method_name), method_options, own))
         self.batch_size = _whole_batch_size(batch_size, max_batch_size)
         self._rank, self._world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         device_map = plain(device_map)
@@ -157,7 +157,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 for request, result in zip(batch, answers, strict=True):
                     results[request.position] = result
                 progress.update(len(batch))
-                self.on_answers(len(batch))
+                self.on_answers(sum(not request.padding for request in batch))
         return results
 
     def _answer(self, batch: Sequence[Request]) -> list[GenerationResult]:
