@@ -18,7 +18,7 @@ from PIL import Image as Picture
 
 from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.prompts import VICUNA_SYSTEM
-from adaptinfer_eval.models.requests import Image, RequestError
+from adaptinfer_eval.models.requests import Image, RequestError, batches, generation_requests
 
 Document = dict[str, Any]
 METHODS = {
@@ -299,8 +299,25 @@ def test_arguments_as_lmms_eval_reads_them(load: Callable[..., Any]) -> None:
     model = load("fastv", ",budget=20,k=2.0,layers=None,attn_implementation='eager',revision=\"main\"")
     assert model.method == type(model.method)(budget=20, k=2)
     assert model.model.config._attn_implementation == "eager"
+    assert load("fastv", ",budget=20,max_batch_size=3").batch_size == 3
     with pytest.raises(ValueError, match="batch_size=auto"):
         load("fastv", ",budget=20", batch_size="auto")
+
+
+def test_one_model_over_several_devices_goes_with_one_process(
+    load: Callable[..., Any], documents: list[Document], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ask(load(arguments=",device_map=auto"), documents) == ask(load(), documents)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="start one process, or leave device_map out"):
+        load(arguments=",device_map=auto")
+
+
+def test_batches_hold_what_is_answered_alike_longest_first(documents: list[Document]) -> None:
+    greedy, sampled = questions(documents), questions(documents[:2], temperature=0.7)
+    requests = generation_requests([*greedy, *sampled], is_simple=False)
+    positions = [[request.position for request in batch] for batch in batches(requests, 3)]
+    assert positions == [[4, 3, 2], [1, 0], [6, 5]]
 
 
 def test_a_failing_request_is_named(load: Callable[..., Any], documents: list[Document]) -> None:

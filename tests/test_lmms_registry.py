@@ -9,9 +9,12 @@ from typing import Any
 
 import lmms_eval.models
 import pytest
+from datasets import Dataset
+from lmms_eval.api.task import TaskConfig
 from lmms_eval.models.registry_v2 import ModelRegistryV2
 from lmms_eval.tasks import TaskManager, get_task_dict
 from lmms_tiny import save_tiny_llava
+from PIL import Image
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.models import add_tasks, llava, manifests
@@ -124,6 +127,7 @@ def test_the_papers_tasks_ask_and_score_as_upstream_does(manager: TaskManager) -
     assert manager._get_config("adaptinfer_paper")["task"] == list(pairs)
     for name, upstream_name in pairs.items():
         ours, upstream = manager._get_config(name), manager._get_config(upstream_name)
+        assert TaskConfig(**ours).task == name
         for key in ("dataset_path", "dataset_name", "test_split", "output_type"):
             assert ours.get(key) == upstream.get(key), (name, key)
         asked = ours["lmms_eval_specific_kwargs"]["default"]
@@ -135,6 +139,26 @@ def test_the_papers_tasks_ask_and_score_as_upstream_does(manager: TaskManager) -
         )
         assert "max_new_tokens" in ours["generation_kwargs"]
         assert not (ours.get("dataset_kwargs") or {}).get("token")  # public data: no login
+
+
+def test_gqa_finds_the_image_of_a_question_by_its_id(manager: TaskManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = [Image.new("RGBA", (size, 5)) for size in (1, 2, 3)]
+    images = Dataset.from_dict({"id": ["n1", "n2", "n3"], "image": pictures})
+    asked: list[tuple[str, ...]] = []
+
+    def load(*name: str, split: str) -> Dataset:
+        asked.append((*name, split))
+        return images
+
+    config = manager._get_config("adaptinfer_gqa")
+    for function in (config["process_docs"], config["doc_to_visual"]):
+        monkeypatch.setitem(function.__globals__, "load_dataset", load)
+    questions = Dataset.from_dict({"imageId": ["n3", "n1", "n3"]})
+    assert config["process_docs"](questions) is questions
+    assert asked == [("lmms-lab-encoder/GQA", "testdev_balanced_images", "testdev")]
+    shown = [config["doc_to_visual"](question) for question in questions]
+    assert [(image.width, image.mode) for (image,) in shown] == [(3, "RGB"), (1, "RGB"), (3, "RGB")]
+    assert len(set(asked)) == 1
 
 
 def test_the_mini_tasks_are_the_papers_over_our_data(manager: TaskManager) -> None:
