@@ -15,12 +15,12 @@ ROWS = 193  # rows per block: small enough for the cache, large enough for the m
 
 
 def _blocks(prefix: int, total: int, causal: bool) -> list[tuple[int, int, int]]:
-    """(first row, end row, end key): rows of the causal prefix see keys up to their block's end, others see all."""
+    """(first row, end row, end key): causal rows see keys up to their block's end."""
     blocks = []
     for first, last in ((0, prefix), (prefix, total)):
         for start in range(first, last, ROWS):
             end = min(last, start + ROWS)
-            blocks.append((start, end, end if causal and end <= prefix else total))
+            blocks.append((start, end, end if causal else total))
     return blocks
 
 
@@ -41,7 +41,7 @@ class _BlockedAttention(torch.autograd.Function):
                 if mask is not None and end <= prefix:
                     scores[:, :, start:end] += future[: end - start, : end - start]
                 elif mask is not None:
-                    scores += mask[b, :, start - prefix : end - prefix]
+                    scores += mask[b, :, start - prefix : end - prefix, :keys]
                 kept.append(torch.softmax(scores, -1))
                 output[b, :, start:end] = torch.bmm(kept[-1], value[b, :, :keys])
         ctx.save_for_backward(query, key, value)

@@ -1,4 +1,7 @@
-"""Writes a stage's checkpoint as a Hugging Face folder: python -m tasks.mini.make.export [deep|whole|patches]"""
+"""Writes a checkpoint as a Hugging Face folder: python -m tasks.mini.make.export [deep|whole|patches]
+
+Earlier stages than the last are grown to the final depth first.
+"""
 
 import sys
 from pathlib import Path
@@ -7,7 +10,7 @@ import torch
 from transformers import GenerationConfig
 
 from tasks.mini.make.loop import LOGS
-from tasks.mini.make.network import LAYERS_FINAL, LAYERS_FIRST, build_model
+from tasks.mini.make.network import LAYERS_FINAL, LAYERS_FIRST, build_model, grow
 from tasks.mini.make.text import SPECIAL, build_processor, build_tokenizer
 
 MODEL = Path(__file__).resolve().parents[1] / "model"
@@ -23,12 +26,14 @@ def main() -> None:
     trained = [model.model.multi_modal_projector, model.model.language_model, model.lm_head]
     saved = torch.load(LOGS / f"{stage}.pt")
     torch.nn.ModuleList(trained).load_state_dict(saved["module"])
+    if layers != LAYERS_FINAL:
+        model = grow(model, LAYERS_FINAL)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)  # type: ignore[no-untyped-call]
     model.set_attn_implementation("sdpa")
     model.bfloat16()
     model.save_pretrained(MODEL)
     build_processor().save_pretrained(MODEL)
-    print(f"{stage} after {saved['step']} steps, {layers} layers, to {MODEL}")
+    print(f"{stage} after {saved['step']} steps, to {MODEL}")
 
 
 if __name__ == "__main__":

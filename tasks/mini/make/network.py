@@ -64,6 +64,13 @@ def build_model(vocab_size: int, image_token: int, layers: int, seed: int) -> Ll
                 nn.init.zeros_(module.bias)
             if name.endswith(("o_proj", "down_proj", "out_proj", "fc2")):  # outputs into the residual stream
                 module.weight.data.mul_(1 / math.sqrt(2 * (VISION_LAYERS if vision else layers)))
+    for layer in model.model.language_model.layers:
+        # Lookup from the first step: like attends to like (k = q), and what is attended is copied (o = transposed v).
+        heads = layer.self_attn
+        nn.init.orthogonal_(heads.q_proj.weight, gain=0.5)
+        nn.init.orthogonal_(heads.v_proj.weight)
+        heads.k_proj.weight.data.copy_(heads.q_proj.weight)
+        heads.o_proj.weight.data.copy_(heads.v_proj.weight.T * 0.3)
     nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.5)
     nn.init.normal_(model.lm_head.weight, std=0.02)
     embeddings = model.model.vision_tower.embeddings

@@ -194,7 +194,7 @@ def text_row(rng: Rng, length: int) -> list[tuple[Example, int]]:
 
 
 def best_patches(rng: Rng, scene: Scene, count: int) -> Tensor:
-    """For the first language stage alone: the two best covered patches of every shape and glyph, topped up at random.
+    """For the first language stage alone: the best covered patch of every shape and glyph, topped up at random.
 
     Returns (count,) patch numbers in order."""
     score = rng.random(GRID * GRID) * 0.1
@@ -207,6 +207,6 @@ def best_patches(rng: Rng, scene: Scene, count: int) -> Tensor:
             if thing.kind == "shape":
                 far = np.abs(columns - thing.center[0]) + np.abs(rows - thing.center[1])
                 cover = cover * (cover > 4) - 0.3 * far
-            for patch in np.argsort(-cover.ravel())[:2]:
+            for patch in np.argsort(-cover.ravel())[:1]:
                 score[patch] = max(score[patch], 1 + rng.random() * 0.01)
     return torch.from_numpy(np.sort(np.argsort(-score)[:count]))

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tasks.mini.make import attention  # noqa: F401  (registers the attention function "packed")
-from tasks.mini.make.loop import Plan, start_workers, train
+from tasks.mini.make.loop import LOGS, Plan, start_workers, train
 from tasks.mini.make.network import (
     LAYERS_FINAL,
     LAYERS_FIRST,
@@ -28,17 +28,17 @@ from tasks.mini.make.packing import Packed, best_patches, pack, picture_row, tex
 from tasks.mini.make.questions import FAMILIES, Scene
 from tasks.mini.make.scene import draw_scene, render
 from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
-from tasks.mini.make.vision import train_pretext, train_projector
+from tasks.mini.make.vision import name_attributes, train_pretext, train_projector
 
-STEPS = {"vision": 1800, "projector": 2000, "patches": 2200, "whole": 900, "deep": 1500}
+STEPS = {"vision": 1800, "projector": 2000, "patches": 2000, "whole": 1000, "deep": 450}
 WEIGHTS = np.array([0.22, 0.28, 0.2, 0.15, 0.15])  # of the families in a row, in the order of FAMILIES
 LENGTH = 384  # text positions per row
-BEST = 48  # patches per picture in the first language stage
+BEST = 24  # patches per picture in the first language stage
 
 
 @dataclass(frozen=True)
 class Library:
-    """Scenes with the frozen vision tower's features (n, 576, width) and each picture's best patches (n, 48)."""
+    """Scenes with the frozen vision tower's features (n, 576, width) and each picture's best patches (n, 24)."""
 
     scenes: list[Scene]
     features: Tensor
@@ -47,6 +47,9 @@ class Library:
 
 @torch.no_grad()
 def build_library(model: LlavaForConditionalGeneration, count: int, seed: tuple[int, ...]) -> Library:
+    path = LOGS / f"library-{count}-{'-'.join(map(str, seed))}.pt"
+    if path.exists():
+        return Library(*torch.load(path, weights_only=False))
     rng = np.random.default_rng(seed)
     scenes, features, best = [], [], []
     for _ in range(0, count, 16):
@@ -56,7 +59,9 @@ def build_library(model: LlavaForConditionalGeneration, count: int, seed: tuple[
             features.append(patch_features(model, pictures).bfloat16())
         best += [best_patches(rng, scene, BEST) for scene in some]
         scenes += some
-    return Library(scenes, torch.cat(features), torch.stack(best))
+    parts = scenes, torch.cat(features), torch.stack(best)
+    torch.save(parts, path)
+    return Library(*parts)
 
 
 def answer_logits(
@@ -107,18 +112,19 @@ def train_language(
 ) -> None:
     """Trains projector and language model on packed questions, `pictures` rows per step and process.
 
-    `whole`: all 576 patches; else each picture's best 48, with as many rows without picture. `drills`: share of
+    `whole`: all 576 patches; else each picture's best 24, with as many rows without picture. `drills`: share of
     drills at the start; it falls to a sixth."""
     every = torch.arange(PATCHES)
+    length = LENGTH if whole else LENGTH // 2
     held_out = build_library(model, 48, (5, 0))
 
     def batch(
         rng: np.random.Generator, library: Library, chosen: list[int], share: float
     ) -> tuple[Tensor, Tensor, Packed]:
-        rows = [picture_row(rng, library.scenes[i], WEIGHTS, share, LENGTH) for i in chosen]
+        rows = [picture_row(rng, library.scenes[i], WEIGHTS, share, length) for i in chosen]
         patches = every.expand(len(chosen), -1) if whole else library.best[chosen]
         wanted = patches[:, :, None].expand(-1, -1, library.features.shape[2])
-        return library.features[chosen].gather(1, wanted), patches, pack(rows, LENGTH)
+        return library.features[chosen].gather(1, wanted), patches, pack(rows, length)
 
     def cost(features: Tensor, patches: Tensor, packed: Packed) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -131,7 +137,7 @@ def train_language(
         total = cost(*batch(rng, library, chosen, share))
         blind = 0 if whole else pictures // 2 if progress < 0.5 else pictures // 4
         if blind:
-            rows = pack([text_row(rng, LENGTH) for _ in range(blind)], LENGTH)
+            rows = pack([text_row(rng, length) for _ in range(blind)], length)
             nothing = torch.zeros(blind, 0, library.features.shape[2])
             total = total + 0.5 * cost(nothing, torch.zeros(blind, 0, dtype=torch.long), rows)
         return total
@@ -151,7 +157,7 @@ def train_language(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=4000, help="scenes each process draws for the language stages")
+    parser.add_argument("--pictures", type=int, default=3000, help="scenes each process draws for the language stages")
     arguments = parser.parse_args()
     rank, _ = start_workers()
     vocabulary = len(build_tokenizer())
@@ -160,9 +166,10 @@ def main() -> None:
     train_pretext(model, STEPS["vision"])
     model.model.vision_tower.requires_grad_(False)
     train_projector(model, STEPS["projector"])
+    name_attributes(model)
     library = build_library(model, arguments.pictures, (3, rank))
-    patches = Plan("patches", STEPS["patches"], rate=2e-3, warmup=150, end=0.1, seed=3)
-    train_language(model, library, patches, pictures=8, drills=0.4, whole=False)
+    patches = Plan("patches", STEPS["patches"], rate=3e-3, end=0.1, seed=3)
+    train_language(model, library, patches, pictures=8, drills=0.85, whole=False)
     whole = Plan("whole", STEPS["whole"], rate=1e-3, seed=4)
     train_language(model, library, whole, pictures=4, drills=0.15, whole=True)
     deep = grow(model, LAYERS_FINAL)

@@ -21,6 +21,7 @@ from tasks.mini.make.scene import (
     patch_labels,
     render,
 )
+from tasks.mini.make.text import tokens
 
 CLASSES = {
     "kind": len(SHAPE_NAMES) + 2,
@@ -110,6 +111,29 @@ def _codes(labels: PatchLabels) -> tuple[Tensor, Tensor]:
     return torch.cat([*parts, torch.cat(waves, 1)], 1), torch.from_numpy(shown)
 
 
+def _directions() -> Tensor:
+    """Orthonormal rows (64, 64): one direction of the language model's width for each column of the codes."""
+    return torch.linalg.qr(torch.randn(TEXT_WIDTH, TEXT_WIDTH, generator=torch.Generator().manual_seed(2)))[0]
+
+
+@torch.no_grad()
+def name_attributes(model: LlavaForConditionalGeneration) -> None:
+    """Starts the words for what a patch can show in the directions that the projector gives these attributes."""
+    directions, embedding = _directions(), model.model.language_model.embed_tokens.weight
+    names = [("", *SHAPE_NAMES, "sign"), ("", *COLORS), tuple(GLYPHS)]
+    column = 0
+    for words, name in zip(names, CLASSES, strict=False):
+        for offset, word in enumerate(words):
+            if word:
+                embedding[tokens(word)[-1]] = 4 * directions[column + offset]
+        column += CLASSES[name]
+    place = column + CLASSES["slot"]
+    for low, high, axis in (("left", "right", 0), ("top", "bottom", 1), ("above", "below", 1)):
+        embedding[tokens(low)[-1]] = -4 * directions[place + axis]
+        embedding[tokens(high)[-1]] = 4 * directions[place + axis]
+    model.lm_head.weight.copy_(embedding / 10)
+
+
 def train_projector(model: LlavaForConditionalGeneration, steps: int) -> None:
     """Shapes the projector to give each attribute its own orthogonal direction, at a token's usual scale."""
     rng = np.random.default_rng(21)
@@ -122,8 +146,7 @@ def train_projector(model: LlavaForConditionalGeneration, steps: int) -> None:
                 inputs.append(features[shown])
                 targets.append(code[shown])
     source, code = torch.cat(inputs), torch.cat(targets)
-    torch.manual_seed(2)
-    target = code @ torch.linalg.qr(torch.randn(TEXT_WIDTH, TEXT_WIDTH))[0][: code.shape[1]]
+    target = code @ _directions()[: code.shape[1]]
     target = target / target.pow(2).mean().sqrt()
     projector = model.model.multi_modal_projector
     cut = len(source) * 9 // 10
