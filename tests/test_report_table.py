@@ -120,6 +120,15 @@ def test_options_make_a_line_of_their_own() -> None:
     assert found["AdaptInfer"]["MME"] == "900"
 
 
+def test_lines_without_a_budget_stand_where_their_tokens_put_them() -> None:
+    explicit = record("fastv", None, "mini_mme", 700, options={"schedule": "1:90"}, audit=AUDIT | {"leaving": 100.4})
+    records = [*sweep(), record("fastv", 128, "mini_mme", 800), explicit]
+    records[4]["audit"] = AUDIT | {"leaving": 576.0}
+    records[5]["audit"] = AUDIT | {"leaving": 576.0}
+    frame, _ = table(records, layout(4))
+    assert frame["Avg. tokens"].tolist() == ["576", "128", "100", "64", "64"]
+
+
 def test_every_form_has_all_lines_and_the_notes() -> None:
     frame, notes = table(sweep(), layout(4))
     for form, comment in (("md", ""), ("csv", "# "), ("tex", "% ")):

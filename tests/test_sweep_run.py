@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +147,22 @@ def test_mistakes_end_the_sweep(checkpoint: Path, tmp_path: Path, override: str,
 def test_a_worker_that_cannot_start_ends_the_sweep(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"could not be loaded.*conw"):
         run(config(checkpoint, tmp_path, "model_args.conw=hf", "workers=2"))
+
+
+def test_a_killed_worker_loses_its_cell_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
+    sweep = config(checkpoint, tmp_path, "workers=2", "limit=100")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, sweep)
+        while not list(tmp_path.glob("cells/*.json")):
+            time.sleep(0.01)
+        victim = multiprocessing.active_children()[0]
+        victim.kill()
+        records, failed, _ = running.result()
+    assert len(failed) <= 1
+    assert all(record["status"] == "done" for record in records.values())
+    assert len(records) + len(failed) == 4
+    records, failed, _ = run(sweep)
+    assert (len(records), failed) == (4, [])
 
 
 def test_sweeps_do_not_run_under_torchrun(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

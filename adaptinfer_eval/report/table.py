@@ -37,11 +37,10 @@ class Row(NamedTuple):
         name = (TITLES | OWN).get(self.method, self.method)
         return f"{name} ({self.options})" if self.options else name
 
-    def order(self) -> tuple[float, int, str]:
-        """What runs without a budget (vanilla) first, then budgets from large to small, then methods."""
+    def order(self, tokens: float) -> tuple[float, int, str]:
+        """Lines with many vision tokens first; among equals, methods as the papers list them."""
         names = [*TITLES, *([self.method] if self.method not in TITLES | OWN else []), *OWN]
-        budget = float("-inf") if self.budget is None else -self.budget
-        return budget, names.index(self.method), self.title
+        return -tokens, names.index(self.method), self.title
 
 
 def accuracy_ratio(scores: Sequence[float], vanilla: Sequence[float]) -> float:
@@ -73,7 +72,8 @@ def table(records: Sequence[Record], tasks: Sequence[str]) -> tuple[pd.DataFrame
             raise SweepError(f"two tasks stand for {heading(record['task'])}: run them in sweeps of their own")
         row[heading(record["task"])] = record
     vanilla = next((cells for row, cells in rows.items() if row.method == "vanilla"), {})
-    lines = [_line(row, rows[row], vanilla, tasks) for row in sorted(rows, key=Row.order)]
+    order = sorted(rows, key=lambda row: row.order(_tokens(row, rows[row])))
+    lines = [_line(row, rows[row], vanilla, tasks) for row in order]
     notes = _notes([record for cells in rows.values() for record in cells.values()], tasks)
     if any(line[RATIO] == "–" for line in lines):
         notes.append(f"{RATIO} –: the line or vanilla has no score in one of the columns, or vanilla's is 0.")
@@ -108,13 +108,21 @@ def _line(row: Row, cells: Mapping[str, Record], vanilla: Mapping[str, Record], 
     audits = [record["audit"] for record in cells.values() if record["status"] == "done"]
     return {
         "Method": row.title,
-        "Avg. tokens": _mean(audits, "leaving", "{:.0f}") if row.budget is None else f"{row.budget:g}",
+        "Avg. tokens": f"{_tokens(row, cells):g}" if audits or row.budget else "–",
         **{task: _score(task, cells.get(task)) for task in tasks},
         RATIO: ratio,
         "Entering": _mean(audits, "entering", "{:.1f}"),
         "Leaving": _mean(audits, "leaving", "{:.1f}"),
         "TFLOPs": _mean(audits, "flops", "{:.3g}", 0.5e-12),
     }
+
+
+def _tokens(row: Row, cells: Mapping[str, Record]) -> float:
+    """The budget; without one, the tokens that left each layer, rounded; infinite where nothing was measured."""
+    if row.budget is not None:
+        return row.budget
+    leaving = [record["audit"]["leaving"] for record in cells.values() if record["status"] == "done"]
+    return round(sum(leaving) / len(leaving)) if leaving else float("inf")
 
 
 def _comparable(one: Record, other: Record) -> bool:

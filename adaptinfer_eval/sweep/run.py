@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-import queue
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import rich.progress
 from rich.console import Console
@@ -117,57 +119,68 @@ def _load(config: SweepConfig, device: str | None, on_answers: OnAnswers) -> Eva
 
 
 def _in_processes(config: SweepConfig, jobs: Sequence[Job], workers: int, on_answers: OnAnswers) -> Iterator[Outcome]:
-    """Every process loads the model once and takes cells from one queue."""
+    """Every process loads the model once and is handed one cell after the other, over a pipe of its own.
+
+    Nothing is shared between processes, so that one that is killed costs the cell it was at and nothing else.
+    """
     context = multiprocessing.get_context("spawn")
-    inbox: Any = context.Queue()
-    outbox: Any = context.Queue()
-    for job in [*jobs, *[None] * workers]:
-        inbox.put(job)
-    processes = [
-        context.Process(target=_serve, args=(config, index, workers, inbox, outbox), daemon=True)
-        for index in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    waiting = {cell.id: cell for cell, _ in jobs}
+    processes: dict[Connection, BaseProcess] = {}
+    for index in range(workers):
+        ours, theirs = context.Pipe()
+        processes[ours] = context.Process(target=_serve, args=(config, index, workers, theirs), daemon=True)
+        processes[ours].start()
+        theirs.close()
+    left = deque(jobs)
+    at: dict[Connection, Job] = {}
     try:
-        while waiting:
-            alive = any(process.is_alive() for process in processes)
-            try:
-                message = outbox.get(timeout=1)
-            except queue.Empty:
-                if alive:
+        while processes:
+            for pipe in wait(list(processes)):
+                assert isinstance(pipe, Connection)
+                try:
+                    message = pipe.recv()
+                except (EOFError, OSError):
+                    process = processes.pop(pipe)
+                    process.join()
+                    if pipe in at:
+                        yield _lost(config, *at.pop(pipe), f"its process ended (exit code {process.exitcode})")
                     continue
-                break
-            if isinstance(message, int):
-                on_answers(message)
-            elif isinstance(message, SweepError):
-                raise message
-            else:
-                del waiting[message.cell.id]
-                yield message
-    except BaseException:
-        for process in processes:
+                if isinstance(message, int):
+                    on_answers(message)
+                    continue
+                if isinstance(message, SweepError):
+                    raise message
+                if isinstance(message, Outcome):
+                    del at[pipe]
+                    yield message
+                if left:
+                    at[pipe] = left.popleft()
+                with contextlib.suppress(OSError):  # one that has just ended is noticed by its pipe's end
+                    pipe.send(at.get(pipe))
+    finally:
+        for process in processes.values():
             process.terminate()
-        raise
-    for process in processes:
-        process.join()
-    codes = ", ".join(str(process.exitcode) for process in processes)
-    for cell in waiting.values():
-        yield Outcome(cell, "failed", f"its process ended (exit codes {codes}); start the sweep again to go on")
+    for job in left:
+        yield _lost(config, *job, "every process has ended")
 
 
-def _serve(config: SweepConfig, index: int, workers: int, inbox: Any, outbox: Any) -> None:
-    """One process: an evaluator and the queue. Sends numbers of answers, outcomes, or why it could not start."""
+def _lost(config: SweepConfig, cell: Cell, wanted: Record, reason: str) -> Outcome:
+    if is_finished(Path(config.output), cell, wanted):  # its record was written, only the news got lost
+        return Outcome(cell, "done")
+    return Outcome(cell, "failed", f"{reason}: start the sweep again to go on")
+
+
+def _serve(config: SweepConfig, index: int, workers: int, pipe: Connection) -> None:
+    """One process. Sends None when it is ready, numbers of answers, outcomes, or why it could not start."""
     import torch
 
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     gpus = torch.cuda.device_count()
     with logged_to(Path(config.output) / f"log.{index}.txt"):
         try:
-            evaluator = _load(config, f"cuda:{index % gpus}" if gpus else "cpu", outbox.put)
+            evaluator = _load(config, f"cuda:{index % gpus}" if gpus else "cpu", pipe.send)
         except SweepError as error:
-            outbox.put(error)
+            pipe.send(error)
             return
-        while (job := inbox.get()) is not None:
-            outbox.put(evaluator.finish(*job))
+        pipe.send(None)
+        while (job := pipe.recv()) is not None:
+            pipe.send(evaluator.finish(*job))
