@@ -5,6 +5,7 @@ Knows transformers and the engine; knows nothing of lmms-eval.
 
 from __future__ import annotations
 
+import copy
 import functools
 import time
 from abc import ABC, abstractmethod
@@ -26,11 +27,23 @@ from adaptinfer_eval.models.tally import Tally
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation as text with one image token per image, and its images. `counted`: whether the audit has it."""
+    """A conversation as text with one image token per image, and its images.
+
+    `continuation`: the text to score behind it, if it is to be scored. `counted`: whether it is in the audit.
+    """
 
     text: str
     images: Sequence[Any]
+    continuation: str = ""
     counted: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Prompts and the model's inputs for them, on the CPU, left-padded; input_ids (B, L)."""
+
+    prompts: Sequence[Prompt]
+    inputs: Any
 
 
 @dataclass(frozen=True)
@@ -45,11 +58,11 @@ class Answer:
 class Answering(ABC):
     """A vision-language model with its processor, and the method that prunes it."""
 
-    model: Any
-    processor: Any
-
-    def __init__(self, method: Method) -> None:
-        self.method = method
+    def __init__(self, method: Method, model: Any, processor: Any) -> None:
+        self.method, self.model, self.processor = method, model, processor
+        processor.tokenizer.padding_side = "left"
+        # Its own: a fast tokenizer cannot encode in one thread and decode in another.
+        self.tokenizer = copy.deepcopy(processor.tokenizer)
         self._describe = functools.cache(_describe)
 
     @property
@@ -65,44 +78,48 @@ class Answering(ABC):
     def conversation(self, messages: Sequence[Message]) -> str:
         """The messages as text that ends where the answer begins, one `processor.image_token` per image."""
 
-    def prompt(self, messages: Sequence[Message], counted: bool = True) -> Prompt:
+    def prompt(self, messages: Sequence[Message], continuation: str = "", counted: bool = True) -> Prompt:
         """Text and images of a conversation; ValueError when its text holds image tokens of its own."""
         images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
         text, token = self.conversation(messages), self.processor.image_token
         if text.count(token) != len(images):
             raise ValueError(f"the text itself holds {token!r}, which stands for an image: take it out")
-        return Prompt(text, [load_image(image) for image in images], counted)
+        return Prompt(text, [load_image(image) for image in images], continuation, counted)
 
-    def answer(self, prompts: Sequence[Prompt], generation: Generation) -> list[Answer]:
+    def encode(self, prompts: Sequence[Prompt]) -> Batch:
+        """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
+        images = [image for prompt in prompts for image in prompt.images]
+        text = [prompt.text for prompt in prompts]
+        return Batch(prompts, self.processor(text=text, images=images or None, padding=True, return_tensors="pt"))
+
+    def answer(self, batch: Batch, generation: Generation) -> list[Answer]:
         """One answer per prompt, cut at the first stop string, without the white space around it."""
-        tokenizer, inputs = self.processor.tokenizer, self._encode(prompts)
-        length, real = inputs["input_ids"].shape[1], inputs["attention_mask"].sum(1).tolist()
-        stops = [StopAt(generation.until, tokenizer, length)] if generation.until else None
-        output = self._generate(prompts, inputs, stopping_criteria=stops, **generation.options)
+        length, real = batch.inputs["input_ids"].shape[1], batch.inputs["attention_mask"].sum(1).tolist()
+        stops = [StopAt(generation.until, self.tokenizer, length)] if generation.until else None
+        output = self._generate(batch, stopping_criteria=stops, **generation.options)
         answers = []
         for row, input_tokens in zip(output.sequences[:, length:].tolist(), real, strict=True):
             tokens = until_end(row, [*self._end_tokens(), self._pad_token()])
-            text = cut(tokenizer.decode(tokens, skip_special_tokens=True), generation.until)
+            text = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), generation.until)
             answers.append(Answer(text.strip(), input_tokens, len(tokens)))
-        self.tally.generated_tokens += sum(a.output_tokens for a, p in zip(answers, prompts, strict=True) if p.counted)
+        counted = zip(answers, batch.prompts, strict=True)
+        self.tally.generated_tokens += sum(answer.output_tokens for answer, prompt in counted if prompt.counted)
         return answers
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[tuple[float, bool]]:
+    def score(self, batch: Batch) -> list[tuple[float, bool]]:
         """Sum of log-probabilities (natural log) of each continuation, and whether greedy decoding would choose it.
 
         The prompt is prefilled by itself, pruned, and the continuation then decoded token by token. One prefill over
         both would let the continuation choose the vision tokens, and methods that read the last token would read the
         wrong one.
         """
-        targets = [self._continuation(prompt.text, text) for prompt, text in zip(prompts, continuations, strict=True)]
-        inputs = self._encode(prompts)
+        targets = [self._continuation(prompt.text, prompt.continuation) for prompt in batch.prompts]
         output = self._generate(
-            prompts,
-            inputs,
+            batch,
             max_new_tokens=max(map(len, targets)),
             do_sample=False,
             num_beams=1,
-            prefix_allowed_tokens_fn=only(targets, inputs["input_ids"].shape[1], self._pad_token()),
+            prefix_allowed_tokens_fn=only(targets, batch.inputs["input_ids"].shape[1], self._pad_token()),
             eos_token_id=self._pad_token(),
             output_logits=True,
         )
@@ -115,30 +132,23 @@ class Answering(ABC):
             results.append((float(chosen.sum()), bool((steps.argmax(-1) == wanted).all())))
         return results
 
-    def _encode(self, prompts: Sequence[Prompt]) -> Any:
-        """Model inputs on the model's device, left-padded; input_ids (B, L)."""
-        images = [image for prompt in prompts for image in prompt.images]
-        inputs = self.processor(
-            text=[prompt.text for prompt in prompts], images=images or None, padding=True, return_tensors="pt"
-        )
-        return inputs.to(self.model.device, self.model.dtype)
-
-    def _generate(self, prompts: Sequence[Prompt], inputs: Any, **options: Any) -> Any:
+    def _generate(self, batch: Batch, **options: Any) -> Any:
         started = time.perf_counter()
+        inputs = copy.copy(batch.inputs).to(self.model.device, self.model.dtype)
         with ae.pruned(self.model, self.method) as trace, torch.inference_mode():
             output = self.model.generate(
                 **inputs, **options, pad_token_id=self._pad_token(), return_dict_in_generate=True
             )
         self.tally.seconds += time.perf_counter() - started
         beams = options["num_beams"]
-        self._count(prompts, inputs, trace.entering[::beams])
+        self._count(batch, trace.entering[::beams])
         return output
 
-    def _count(self, prompts: Sequence[Prompt], inputs: Any, entering: Tensor) -> None:
+    def _count(self, batch: Batch, entering: Tensor) -> None:
         shape = self.model.config.get_text_config()
-        vision = (inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
-        real = inputs["attention_mask"].sum(1).tolist()
-        for prompt, row, images, tokens in zip(prompts, entering.tolist(), vision, real, strict=True):
+        vision = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
+        real = batch.inputs["attention_mask"].sum(1).tolist()
+        for prompt, row, images, tokens in zip(batch.prompts, entering.tolist(), vision, real, strict=True):
             if prompt.counted:
                 per_image = images // len(prompt.images) if images else 0
                 self.tally.add(
@@ -153,20 +163,19 @@ class Answering(ABC):
     def _continuation(self, prompt: str, continuation: str) -> list[int]:
         """Tokens of `continuation` behind `prompt`, set apart by one white space."""
         text = continuation.strip() if prompt[-1:].isspace() else f" {continuation.strip()}"
-        tokenizer = self.processor.tokenizer
-        alone, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + text)["input_ids"]
+        alone, whole = self.tokenizer(prompt)["input_ids"], self.tokenizer(prompt + text)["input_ids"]
         if not continuation.strip() or whole[: len(alone)] != alone:
             raise ValueError(f"{continuation!r} cannot be scored: its tokens do not stand apart from the prompt's")
         return list(whole[len(alone) :])
 
     def _end_tokens(self) -> list[int]:
         ends = self.model.generation_config.eos_token_id
-        ends = self.processor.tokenizer.eos_token_id if ends is None else ends
+        ends = self.tokenizer.eos_token_id if ends is None else ends
         return ends if isinstance(ends, list) else [ends]
 
     def _pad_token(self) -> int:
-        tokenizer = self.processor.tokenizer
-        return int(tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
 
 
 def _describe(method: Method, layers: int, image_tokens: int) -> str:

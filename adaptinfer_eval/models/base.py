@@ -23,7 +23,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoModelForImageTextToText
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.models.answering import Answering, Prompt
+from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.options import Generation, make_method, pick_device, plain
 from adaptinfer_eval.models.requests import (
     Request,
@@ -31,6 +31,7 @@ from adaptinfer_eval.models.requests import (
     batches,
     chat_messages,
     generation_requests,
+    one_ahead,
     scoring_requests,
     simple_messages,
 )
@@ -60,8 +61,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         **method_options: Any,
     ) -> None:
         lmms.__init__(self)
-        own = self._own_arguments()
-        Answering.__init__(self, make_method(ae.get_method(self.method_name), method_options, own))
+        method = make_method(ae.get_method(self.method_name), method_options, self._own_arguments())
         self.batch_size = _whole_batch_size(batch_size, max_batch_size)
         self._rank, self._world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         device_map = plain(device_map)
@@ -71,15 +71,14 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 "start one process, or leave device_map out"
             )
         self.checkpoint = {"pretrained": str(plain(pretrained)), "revision": str(plain(revision))}
-        self.model = AutoModelForImageTextToText.from_pretrained(
+        model = AutoModelForImageTextToText.from_pretrained(
             self.checkpoint["pretrained"],
             revision=self.checkpoint["revision"],
             dtype=plain(dtype),
             attn_implementation=plain(attn_implementation),
             device_map=device_map or {"": pick_device(plain(device))},
         )
-        self.processor = self.load_processor(**self.checkpoint)
-        self.processor.tokenizer.padding_side = "left"
+        Answering.__init__(self, method, model, self.load_processor(**self.checkpoint))
         self._finished = Tally()
         with ae.pruned(self.model, self.method):
             pass  # a method that does not fit the model fails here, before any data is loaded
@@ -104,7 +103,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Per request, the sum of the continuation's log-probabilities (natural log), and whether it is greedy."""
-        return self._run(scoring_requests(requests), self._score)
+        return self._run(scoring_requests(requests), lambda _, batch: self.score(batch))
 
     def generate_until_multi_round(self, requests: list[Instance]) -> list[str]:
         raise NotImplementedError(
@@ -148,37 +147,37 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
 
     # How ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, asked: Sequence[Request], answer: Callable[[list[Request]], Sequence[Any]]) -> list[Any]:
+    def _run(self, asked: Sequence[Request], answer: Callable[[Sequence[Request], Batch], Sequence[Any]]) -> list[Any]:
         results: list[Any] = [None] * len(asked)
         with tqdm(total=len(asked), disable=self.rank != 0, desc="Model Responding") as progress:
-            for batch in batches(asked, self.batch_size):
-                with self._naming(batch):
-                    answers = answer(batch)
-                for request, result in zip(batch, answers, strict=True):
+            for requests, batch in one_ahead(self._load, batches(asked, self.batch_size)):
+                with self._naming(requests):
+                    answers = answer(requests, batch)
+                for request, result in zip(requests, answers, strict=True):
                     results[request.position] = result
-                progress.update(len(batch))
-                self.on_answers(sum(not request.padding for request in batch))
+                progress.update(len(requests))
+                self.on_answers(sum(not request.padding for request in requests))
         return results
 
-    def _answer(self, batch: Sequence[Request]) -> list[GenerationResult]:
-        answers = self.answer([self._prompt(request) for request in batch], Generation.read(batch[0].generation))
+    def _answer(self, requests: Sequence[Request], batch: Batch) -> list[GenerationResult]:
+        answers = self.answer(batch, Generation.read(requests[0].generation))
         return [GenerationResult(a.text, TokenCounts(a.input_tokens, a.output_tokens)) for a in answers]
 
-    def _score(self, batch: Sequence[Request]) -> list[tuple[float, bool]]:
-        texts = [r.continuation(self._document(r)) if callable(r.continuation) else r.continuation for r in batch]
-        return self.score([self._prompt(request, simple=True) for request in batch], texts)
+    def _load(self, requests: Sequence[Request]) -> tuple[Sequence[Request], Batch]:
+        prompts = [self._prompt(request) for request in requests]
+        with self._naming(requests):
+            return requests, self.encode(prompts)
 
-    def _prompt(self, request: Request, simple: bool = False) -> Prompt:
+    def _prompt(self, request: Request) -> Prompt:
         with self._naming([request]):
-            document = self._document(request)
-            if simple or self.is_simple:
+            task, text = request.task, request.continuation
+            document: Any = None if request.split is None else self.task_dict[task][request.split][request.doc_id]
+            if self.is_simple or text is not None:  # lmms-eval asks for scores in the form of simple models only
                 messages = simple_messages(request, document, self.processor.image_token)
             else:
                 messages = chat_messages(request, document)
-            return self.prompt(messages, counted=not request.padding)
-
-    def _document(self, request: Request) -> Any:
-        return None if request.split is None else self.task_dict[request.task][request.split][request.doc_id]
+            continuation = text(document) if callable(text) else text or ""
+            return self.prompt(messages, continuation, counted=not request.padding)
 
     @contextmanager
     def _naming(self, batch: Sequence[Request]) -> Iterator[None]:

@@ -6,11 +6,15 @@ Knows lmms-eval's tuples; knows nothing of prompts, tensors or models.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lmms_eval.protocol import ChatMessages
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class RequestError(RuntimeError):
@@ -123,3 +127,16 @@ def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
     for group in alike.values():
         group.sort(key=lambda request: -len(request.context))
         yield from (group[start : start + size] for start in range(0, len(group), size))
+
+
+def one_ahead(load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`load(item)` for every item, in order; a thread works on the next one while the caller works on this one."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting: Future[R] | None = None
+        for item in items:
+            following = thread.submit(load, item)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = following
+        if waiting is not None:
+            yield waiting.result()
