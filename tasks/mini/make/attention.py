@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface
 
+NAME = "packed"  # what set_attn_implementation takes
 ROWS = 193  # rows per block: small enough for the cache, large enough for the matrix units
 
 
@@ -84,4 +85,4 @@ def packed_attention(
     return output.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register("packed", packed_attention)
+AttentionInterface.register(NAME, packed_attention)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from tasks.mini.make.questions import ANIMALS, FAMILIES, Scene, alone, answer_text, choose, options, signs
-from tasks.mini.make.scene import COLOR_NAMES, GRID, SHAPE_NAMES, Floats, Thing, thing_parts
+from tasks.mini.make.scene import COLOR_NAMES, GRID, SHAPE_NAMES, SIDE, Floats, Thing, thing_parts
 from tasks.mini.make.text import SPECIAL, question_text, tokens
 
+# What picture drills ask; strings and places are learnt last, so they come twice.
+DRILLS = ("color", "shape", *("read", "left", "top") * 2, "letter of color", "letter of shape", "liking")
 END = SPECIAL.index("</s>")
 Example = tuple[list[int], list[bool]]  # token ids and which of them are to be predicted
 Rng = np.random.Generator
@@ -74,23 +76,23 @@ def picture_drill(rng: Rng, scene: Scene) -> Example | None:
     """A list of one-step lookups in the picture: colour of each shape, string of each sign, place, letter, liking."""
     by_shape = [(thing.shape, thing.color) for thing in alone(scene, "shape")]
     by_color = [(thing.color, thing.shape) for thing in alone(scene, "color")]
-    form = int(rng.integers(8))
-    if form == 0 and by_shape:
+    form = choose(rng, DRILLS)
+    if form == "color" and by_shape:
         return _pairs(rng, "What color:", by_shape)
-    if form == 1 and by_color:
+    if form == "shape" and by_color:
         return _pairs(rng, "What shape:", by_color)
-    if form == 2:
+    if form == "read":
         return _pairs(rng, "What does the sign say:", [(thing.color, thing.text) for thing in signs(scene)])
-    if form in (3, 4) and by_shape:
-        axis = form - 3
-        words = (("left", "right"), ("top", "bottom"))[axis]
-        places = [(t.shape, words[int(t.center[axis] > GRID * 2)]) for t in alone(scene, "shape")]
-        return _pairs(rng, f"Is on the {words[0]} or {words[1]} side:", places)
-    if form == 5 and by_shape:
+    if form in ("left", "top") and by_shape:
+        axis = ("left", "top").index(form)
+        low, high = (("left", "right"), ("top", "bottom"))[axis]
+        places = [(thing.shape, low if thing.center[axis] < SIDE / 2 else high) for thing in alone(scene, "shape")]
+        return _pairs(rng, f"Is on the {low} or {high} side:", places)
+    if form == "letter of color" and by_shape:
         return _lettered(rng, by_shape, COLOR_NAMES, 4)
-    if form == 6 and by_color:
+    if form == "letter of shape" and by_color:
         return _lettered(rng, by_color, SHAPE_NAMES, 4)
-    if form == 7 and len(by_shape) > 1:
+    if form == "liking" and len(by_shape) > 1:
         pairs = [by_shape[i] for i in rng.permutation(len(by_shape))[:2]]
         animals = [ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2]]
         hint = " ".join(f"The {a} likes the {s}." for a, (s, _) in zip(animals, pairs, strict=True))

@@ -113,7 +113,9 @@ def _codes(labels: PatchLabels) -> tuple[Tensor, Tensor]:
 
 def _directions() -> Tensor:
     """Orthonormal rows (64, 64): one direction of the language model's width for each column of the codes."""
-    return torch.linalg.qr(torch.randn(TEXT_WIDTH, TEXT_WIDTH, generator=torch.Generator().manual_seed(2)))[0]
+    random = torch.randn(TEXT_WIDTH, TEXT_WIDTH, generator=torch.Generator().manual_seed(2))
+    directions: Tensor = torch.linalg.qr(random)[0]
+    return directions
 
 
 @torch.no_grad()
