@@ -43,7 +43,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
 
     Model arguments: `pretrained`, `revision`, `dtype` ("auto": the checkpoint's), `attn_implementation`, `device_map`
     ("auto" spreads one model over all devices), `device`, `batch_size`, `max_batch_size`, what the family adds, and
-    every option of the method. Anything else is a ValueError.
+    every option of the method, a `/` where it has a comma (`schedule=1:133/10:27/20:3`). Others are a ValueError.
     """
 
     method_name: ClassVar[str]
@@ -70,7 +70,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 f"device_map={device_map} spreads one model over the devices that {self._world_size} processes share: "
                 "start one process, or leave device_map out"
             )
-        self.checkpoint = {"pretrained": str(plain(pretrained)), "revision": str(plain(revision))}
+        self.checkpoint = {"pretrained": str(plain(pretrained)), "revision": str(plain(revision) or "main")}
         model = AutoModelForImageTextToText.from_pretrained(
             self.checkpoint["pretrained"],
             revision=self.checkpoint["revision"],
