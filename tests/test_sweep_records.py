@@ -12,6 +12,7 @@ import pytest
 from adaptinfer_eval.sweep.cells import Cell, Setting
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
 from adaptinfer_eval.sweep.records import (
+    check_folder,
     checkpoint_digest,
     digest,
     identity,
@@ -57,6 +58,14 @@ def test_another_measurement_under_the_same_name_is_an_error(tmp_path: Path, cha
     write_record(tmp_path, CELL, {"status": "done", **asked()})
     with pytest.raises(SweepError, match=rf"{next(iter(change))} was .* another folder"):
         is_finished(tmp_path, CELL, asked(**change))
+
+
+def test_other_cells_of_another_sweep_are_not_mixed_with_this_one(tmp_path: Path) -> None:
+    other = Cell("llava", Setting(MethodEntry(name="vanilla")), "mini_gqa")
+    write_record(tmp_path, other, {"status": "done", **asked(dtype="float16"), "method": "vanilla"})
+    with pytest.raises(SweepError, match="dtype was 'float16', is 'float32'"):
+        check_folder(tmp_path, asked())
+    check_folder(tmp_path, asked(dtype="float16"))
 
 
 def test_how_a_sweep_is_spread_does_not_make_it_another_one() -> None:

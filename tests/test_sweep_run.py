@@ -150,7 +150,7 @@ def test_a_worker_that_cannot_start_ends_the_sweep(checkpoint: Path, tmp_path: P
 
 
 def test_a_killed_worker_loses_its_cell_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
-    sweep = config(checkpoint, tmp_path, "workers=2", "limit=100")
+    sweep = config(checkpoint, tmp_path, "workers=2", "limit=40")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, sweep)
         while not list(tmp_path.glob("cells/*.json")):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,17 @@ from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 
 SCHEMA_VERSION = 1
+SAME_IN_A_SWEEP = (
+    "schema_version",
+    "backbone",
+    "limit",
+    "seed",
+    "dtype",
+    "pretrained",
+    "model_args",
+    "checkpoint",
+    "versions",
+)
 PACKAGES = ("adaptinfer-eval", "transformers", "torch", "lmms-eval")
 Record = dict[str, Any]
 
@@ -81,14 +92,27 @@ def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["status"] != "done":
         return False
-    changed = [key for key, value in json.loads(json.dumps(wanted)).items() if found.get(key) != value]
+    _compare(path, found, wanted, wanted)
+    return True
+
+
+def check_folder(output: Path, wanted: Record) -> None:
+    """SweepError where `output` holds another sweep's results, of whatever cell: tables compare across cells."""
+    for path in sorted((output / "cells").glob("*.json")):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["status"] == "done":
+            _compare(path, found, wanted, SAME_IN_A_SWEEP)
+
+
+def _compare(path: Path, found: Record, wanted: Record, keys: Iterable[str]) -> None:
+    wanted = json.loads(json.dumps(wanted))
+    changed = [key for key in keys if found.get(key) != wanted[key]]
     if changed:
         differences = ", ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in changed)
         raise SweepError(
             f"{path} was measured with something else ({differences}): "
             "give another folder (output=...), or delete that one to measure again"
         )
-    return True
 
 
 def read_records(folder: Path) -> list[Record]:

@@ -20,6 +20,7 @@ from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.evaluate import Evaluator, Outcome, logged_to
 from adaptinfer_eval.sweep.records import (
     Record,
+    check_folder,
     checkpoint_digest,
     identity,
     is_finished,
@@ -64,7 +65,9 @@ def run_sweep(config: SweepConfig, console: Console) -> list[Outcome]:
                 requests -= questions[outcome.cell.task]
             if outcome.status == "failed":
                 failed.append(outcome)
-            progress.update(bar, description=outcome.cell.id, done=done, total=requests)
+            progress.update(
+                bar, description=f"{outcome.cell.setting.label} {outcome.cell.task}", done=done, total=requests
+            )
     return failed
 
 
@@ -73,25 +76,28 @@ def _jobs(config: SweepConfig, data: dict[str, str]) -> list[Job]:
     output = Path(config.output)
     checkpoint = checkpoint_digest(config.checkpoint, config.model_args.get("revision"))
     jobs: list[Job] = []
+    refused: list[tuple[Cell, Record]] = []
     for planned in plan(config):
         for name in config.tasks:
             cell = Cell(config.backbone, planned.setting, name)
             schedule = planned.audit.schedule if planned.audit else ""
             wanted = identity(config, cell, schedule, checkpoint, data[name])
-            if is_finished(output, cell, wanted):
-                continue
             if planned.audit is None:
                 head = {"id": cell.id, "status": "cannot run", "reason": planned.reason}
-                write_record(output, cell, head | wanted)
+                refused.append((cell, head | wanted))
             else:
                 jobs.append((cell, wanted))
+    check_folder(output, (jobs or refused)[0][1])
+    jobs = [(cell, wanted) for cell, wanted in jobs if not is_finished(output, cell, wanted)]
+    for cell, record in refused:
+        write_record(output, cell, record)
     return jobs
 
 
 def _progress(console: Console) -> rich.progress.Progress:
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.fields[done]}/{task.fields[cells]} cells"),
-        rich.progress.BarColumn(20),
+        rich.progress.BarColumn(10),
         rich.progress.TextColumn("{task.completed}/{task.total:.0f} requests"),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn("{task.description}"),
