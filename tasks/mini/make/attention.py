@@ -80,9 +80,8 @@ def packed_attention(
     (B, 1, T, N) for the last T of N rows (packed questions); the N - T rows before them are causal.
     query, key, value: (B, heads, N, dim); returns (B, N, heads, dim) and no weights."""
     low = torch.bfloat16
-    query, key, value = query.to(low), key.to(low), value.to(low)
-    output: Tensor = _BlockedAttention.apply(query, key, value, attention_mask, scaling)
-    return output.transpose(1, 2).contiguous(), None
+    output: Tensor = _BlockedAttention.apply(query.to(low), key.to(low), value.to(low), attention_mask, scaling)
+    return output.transpose(1, 2).contiguous().to(value.dtype), None
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -14,8 +14,8 @@ from tasks.mini.make.questions import ANIMALS, FAMILIES, Scene, alone, answer_te
 from tasks.mini.make.scene import COLOR_NAMES, GRID, SHAPE_NAMES, SIDE, Floats, Thing, thing_parts
 from tasks.mini.make.text import SPECIAL, question_text, tokens
 
-# What picture drills ask; strings and places are learnt last, so they come twice.
-DRILLS = ("color", "shape", *("read", "left", "top") * 2, "letter of color", "letter of shape", "liking")
+# What picture drills ask; strings and places are learnt last, so they come more often.
+DRILLS = ("color", "shape", *("left", "top") * 2, *("read",) * 4, "letter of color", "letter of shape", "liking")
 END = SPECIAL.index("</s>")
 Example = tuple[list[int], list[bool]]  # token ids and which of them are to be predicted
 Rng = np.random.Generator

@@ -30,7 +30,7 @@ from tasks.mini.make.scene import draw_scene, render
 from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
 from tasks.mini.make.vision import name_attributes, train_pretext, train_projector
 
-STEPS = {"vision": 1800, "projector": 2000, "patches": 2000, "whole": 700, "deep": 350}
+STEPS = {"vision": 1800, "projector": 2000, "patches": 2000, "whole": 1600, "deep": 300}
 WEIGHTS = np.array([0.2, 0.22, 0.18, 0.15, 0.25])  # of the families in a row, in the order of FAMILIES
 LENGTH = 384  # text positions per row
 BEST = 24  # patches per picture in the first language stage
@@ -171,7 +171,7 @@ def main() -> None:
     patches = Plan("patches", STEPS["patches"], rate=3e-3, end=0.1, seed=3)
     train_language(model, library, patches, pictures=8, drills=0.85, whole=False)
     whole = Plan("whole", STEPS["whole"], rate=1.5e-3, seed=4)
-    train_language(model, library, whole, pictures=4, drills=0.3, whole=True)
+    train_language(model, library, whole, pictures=4, drills=0.8, whole=True)
     deep = grow(model, LAYERS_FINAL)
     deep.set_attn_implementation(attention.NAME)
     deep.model.vision_tower.requires_grad_(False)

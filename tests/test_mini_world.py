@@ -1,0 +1,71 @@
+"""The mini world: drawn data is what the repository ships, and training prompts are what the harness makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoProcessor, LlavaForConditionalGeneration
+
+from tasks.mini.make import attention, packing, questions, scene, text, train
+from tasks.mini.make.draw import DATA, draw_family
+from tasks.mini.make.network import PATCHES, patch_features
+
+MODEL = Path(__file__).parents[1] / "tasks" / "mini" / "model"
+
+
+def test_shipped_rows_are_the_drawn_rows() -> None:
+    assert draw_family("gqa") == pq.read_table(DATA / "gqa.parquet").to_pylist()
+
+
+@pytest.mark.parametrize("family", list(questions.FAMILIES))
+def test_every_family_asks_about_most_scenes(family: str) -> None:
+    rng = np.random.default_rng(1)
+    asked = [bool(questions.FAMILIES[family](rng, scene.draw_scene(rng))) for _ in range(200)]
+    assert np.mean(asked) > 0.7
+
+
+def _example(family: str) -> tuple[NDArray[np.uint8], questions.Document]:
+    rng = np.random.default_rng(3)
+    while True:
+        things = scene.draw_scene(rng)
+        if documents := questions.FAMILIES[family](rng, things):
+            return scene.render(rng, things), documents[0]
+
+
+@pytest.mark.parametrize("family", list(questions.FAMILIES))
+def test_packed_tokens_are_the_processors_tokens(family: str) -> None:
+    picture, document = _example(family)
+    processor = AutoProcessor.from_pretrained(MODEL, backend="pil")  # type: ignore[no-untyped-call]
+    whole = processor(text=text.whole_prompt(family, document), images=Image.fromarray(picture), return_tensors="pt")
+    question = text.tokens("\n" + text.question_text(family, document))
+    image = [text.SPECIAL.index("<image>")] * PATCHES
+    assert whole["input_ids"][0].tolist() == text.prefix_tokens() + image + question
+
+
+def test_a_packed_question_is_answered_as_if_alone() -> None:
+    rng = np.random.default_rng(5)
+    things = scene.draw_scene(rng)
+    picture = scene.render(rng, things)
+    row = packing.picture_row(rng, things, train.WEIGHTS, drills=0.0, length=256)
+    packed = packing.pack([row], 256)
+    model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(MODEL, backend="pil")  # type: ignore[no-untyped-call]
+    pixels = processor.image_processor(Image.fromarray(picture), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        alone = []
+        for (sequence, asked), _ in row:
+            ids = text.prefix_tokens() + [text.SPECIAL.index("<image>")] * PATCHES + sequence[:-1]
+            logits = model(input_ids=torch.tensor([ids]), pixel_values=pixels).logits[0]
+            alone.append(logits[-len(sequence) + 1 :][torch.tensor(asked[1:])])
+        model.set_attn_implementation(attention.NAME)
+        features = patch_features(model, torch.from_numpy(picture)[None])
+        together, _ = train.answer_logits(model, features, torch.arange(PATCHES)[None], packed)
+    gap = (torch.cat(alone) - together).abs()
+    spread = torch.cat(alone).std()
+    assert gap.mean() < 0.05 * spread, f"mean {gap.mean():.4f}, max {gap.max():.4f} at a spread of {spread:.2f}"
