@@ -36,18 +36,23 @@ class ToMe(ImageMethod):
         return range(self.budget)
 
     def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
-        """Merges per layer, 512 = 6 × 23 + 17 × 22; ValueError when a layer would have to merge more than half."""
-        each, extra = divmod(image_tokens - self.budget, num_layers)
-        merges = [each + (layer < extra) for layer in range(num_layers)]
-        left = image_tokens
-        for layer, merge in enumerate(merges):
-            if merge > left // 2:
-                raise ValueError(
-                    f"budget={self.budget}: layer {layer} would merge {merge} of {left} tokens, and ToMe can merge "
-                    "half of them at most: choose a larger budget"
-                )
-            left -= merge
-        return merges
+        """Merges per layer, 512 = 6 × 23 + 17 × 22; ValueError when `num_layers` layers cannot merge that many."""
+        total = image_tokens - self.budget
+        for most in range(image_tokens // 2 + 1):
+            merges, left = [], image_tokens
+            for _ in range(num_layers):
+                merges.append(min(most, left // 2))  # a layer can merge every other token
+                left -= merges[-1]
+            if (excess := self.budget - left) >= 0:
+                full = [layer for layer, merge in enumerate(merges) if merge == most]
+                for layer in full[len(full) - excess :]:
+                    merges[layer] -= 1
+                assert sum(merges) == total
+                return merges
+        raise ValueError(
+            f"budget={self.budget}: {num_layers} layers that merge half of their tokens leave {left} of "
+            f"{image_tokens}: choose a budget of at least {left}"
+        )
 
     def assign(self, keys: Tensor, count: int) -> Tensor:
         """Bipartite soft matching (ToMe §3): even rows A, odd rows B; the `count` best matches A → B are merged.

@@ -168,7 +168,7 @@ def embeds_and_mask() -> tuple[Tensor, Tensor]:
         ("llama with mask", ("fastv", {"schedule": "7:3"}), "the model has 8 layers"),
         ("llama with mask", ("fastv", {"budget": 4}), "schedule='0:4' can"),
         ("clip", ("fastv", {"schedule": "1:3"}), "use it on the whole model"),
-        ("clip", ("tome", {"budget": 3}), "choose a larger budget"),
+        ("clip", ("tome", {"budget": 3}), "a budget of at least 8"),
         ("gpt2", ("adaptinfer", ADAPTINFER), "supported are llava"),
     ],
 )

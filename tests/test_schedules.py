@@ -189,3 +189,19 @@ def test_downsampling_takes_a_uniform_grid() -> None:
         chosen = ae.get_method("downsample")(budget=budget).select(576)
         assert len(chosen) == budget
         assert list(chosen) == sorted(set(chosen))
+
+
+def test_tome_spreads_its_merges() -> None:
+    def merges(budget: int, layers: int) -> list[int]:
+        return list(ae.get_method("tome")(budget=budget).tower_schedule(layers, 576))
+
+    assert merges(128, 23) == [20] * 11 + [19] * 12
+    assert merges(64, 23) == [23] * 6 + [22] * 17
+    assert merges(32, 23) == [24] * 15 + [23] * 8
+    assert merges(64, 4) == [160, 160, 128, 64], "a layer can merge half of what it gets"
+    for budget in range(37, 577):
+        left = 576
+        for merge in merges(budget, 4):
+            assert 0 <= merge <= left // 2
+            left -= merge
+        assert left == budget
