@@ -73,7 +73,8 @@ def table(records: Sequence[Record], tasks: Sequence[str]) -> tuple[pd.DataFrame
         row[heading(record["task"])] = record
     vanilla = next((cells for row, cells in rows.items() if row.method == "vanilla"), {})
     order = sorted(rows, key=lambda row: row.order(_tokens(row, rows[row])))
-    lines = [_line(row, rows[row], vanilla, tasks) for row in order]
+    unit = _flops_unit(records)
+    lines = [_line(row, rows[row], vanilla, tasks, unit) for row in order]
     notes = _notes([record for cells in rows.values() for record in cells.values()], tasks)
     if any(line[RATIO] == "–" for line in lines):
         notes.append(f"{RATIO} –: the line or vanilla has no score in one of the columns, or vanilla's is 0.")
@@ -100,7 +101,19 @@ def _row(record: Record) -> Row:
     return Row(record["method"], options, record["budget"])
 
 
-def _line(row: Row, cells: Mapping[str, Record], vanilla: Mapping[str, Record], tasks: Sequence[str]) -> dict[str, str]:
+def _flops_unit(records: Sequence[Record]) -> tuple[str, float]:
+    """The papers' TFLOPs; for models a thousand times smaller GFLOPs. Name and size in multiply-adds."""
+    most = max((record["audit"]["flops"] for record in records if record["status"] == "done"), default=0.0) / 2
+    return ("GFLOPs", 1e9) if 0 < most < 1e11 else ("TFLOPs", 1e12)
+
+
+def _line(
+    row: Row,
+    cells: Mapping[str, Record],
+    vanilla: Mapping[str, Record],
+    tasks: Sequence[str],
+    unit: tuple[str, float],
+) -> dict[str, str]:
     ratio = "–"
     if all(task in cells and task in vanilla and _comparable(cells[task], vanilla[task]) for task in tasks):
         scores = [[of[task]["score"] for task in tasks] for of in (cells, vanilla)]
@@ -113,7 +126,7 @@ def _line(row: Row, cells: Mapping[str, Record], vanilla: Mapping[str, Record], 
         RATIO: ratio,
         "Entering": _mean(audits, "entering", "{:.1f}"),
         "Leaving": _mean(audits, "leaving", "{:.1f}"),
-        "TFLOPs": _mean(audits, "flops", "{:.3g}", 0.5e-12),
+        unit[0]: _mean(audits, "flops", "{:.3g}", 0.5 / unit[1]),
     }
 
 
@@ -150,7 +163,7 @@ def _notes(records: Sequence[Record], tasks: Sequence[str]) -> list[str]:
     counts = sorted({str(record["count"]) for record in records if record["count"]})
     notes = [
         f"Avg. tokens: the budget, in vision tokens per layer ({', '.join(counts) or 'none'}). Entering, "
-        "leaving: vision tokens that a layer computed and passed on, measured. TFLOPs: prefill by the paper's "
+        "leaving: vision tokens that a layer computed and passed on, measured. FLOPs: prefill by the paper's "
         "Eq. 5, where a multiply-add is one operation. All are means over the line's tasks.",
     ]
     done = [record for record in records if record["status"] == "done" and heading(record["task"]) in tasks]

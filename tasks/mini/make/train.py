@@ -31,7 +31,7 @@ from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
 from tasks.mini.make.vision import name_attributes, train_pretext, train_projector
 
 STEPS = {"vision": 1800, "projector": 2000, "patches": 2000, "whole": 1600, "deep": 450}
-WEIGHTS = np.array([0.2, 0.22, 0.18, 0.15, 0.25])  # of the families in a row, in the order of FAMILIES
+WEIGHTS = np.array([0.36, 0.24, 0.12, 0.12, 0.16])  # of the families in a row, in the order of FAMILIES
 LENGTH = 384  # text positions per row
 BEST = 24  # patches per picture in the first language stage
 
