@@ -30,6 +30,7 @@ class ImageMethod(Method):
     def __post_init__(self) -> None:
         if self.budget != int(self.budget) or self.budget < 1:
             raise ValueError(f"budget={self.budget}: a whole number of vision tokens per image, at least 1")
+        object.__setattr__(self, "budget", int(self.budget))
         if self.count not in COUNTS:
             raise ValueError(f"count={self.count!r}: vision tokens are counted {' or '.join(COUNTS)}")
 
@@ -56,7 +57,7 @@ class ImageMethod(Method):
     def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
         if self.budget > vision_tokens:
             raise ValueError(f"budget={self.budget}: the image has only {vision_tokens} vision tokens: use vanilla")
-        return [int(self.budget)] * num_layers
+        return [self.budget] * num_layers
 
     def describe(self, num_layers: int, vision_tokens: int) -> str:
         return f"before:{self.budget}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention
+from adaptinfer_eval.pruning.attention import Attention, per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +27,5 @@ class Random(LayerMethod):
 
     def score(self, attention: Attention) -> Tensor:
         mask = attention.vision_mask
-        return _lots(self.seed, mask.shape[1], mask.device).expand(mask.shape)
-
-
-@lru_cache(maxsize=16)
-def _lots(seed: int, count: int, device: torch.device) -> Tensor:
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed)).to(device)
+        lots = torch.rand(mask.shape[1], generator=torch.Generator().manual_seed(self.seed))
+        return per_sample(lots.tolist(), mask.device).T.expand(mask.shape)

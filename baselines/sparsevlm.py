@@ -82,7 +82,7 @@ class SparseVLM(LayerMethod):
         weights = attention.to_vision
         if self.variant == "plus":
             weights = weights / _rotary_decay(attention)[:, None]
-        rated = torch.einsum("bhtv,bt->bhv", weights, attention.prepared.to(weights.device))
+        rated = torch.einsum("bhtv,bt->bhv", weights, attention.prepared)
         if self.variant == "v1":
             return rated.mean(1)
         heads = min(self.priority_heads, rated.shape[1])
@@ -101,7 +101,7 @@ class SparseVLM(LayerMethod):
         best = score.topk(max(candidates), dim=1).indices
         tokens = hidden.gather(1, best[..., None].expand(-1, -1, hidden.shape[2])).float()
         labels = _density_peaks(tokens, candidates, clusters, self.noise)
-        member = torch.nn.functional.one_hot(labels, max(clusters) + 1)[..., :-1].to(tokens.dtype)
+        member = (labels[..., None] == torch.arange(max(clusters), device=labels.device)).to(tokens.dtype)
         return member.transpose(1, 2) @ tokens / (member.sum(1)[..., None] + 1e-6)
 
 

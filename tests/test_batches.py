@@ -126,3 +126,37 @@ def test_before_the_decoder_equals_a_shorter_prompt(name: str, options: dict[str
     assert trace.entering.tolist() == [[options["budget"]] * 8]
     assert torch.allclose(torch.stack(want.logits, 1), logits, atol=1e-4)
     assert want.sequences.tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("name", ["adaptinfer", "fastv", "pdrop", "sparsevlm", "random"])
+@torch.no_grad()
+def test_a_budget_is_solved_for_each_prompt_of_a_bare_decoder(name: str) -> None:
+    model, method = decoder("llama"), ae.get_method(name)(budget=24)
+    embeds = torch.randn(2, 150, 32, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(2, 150, dtype=torch.bool)
+    mask[0, 5:133] = True
+    mask[1, 5:69] = True
+    with ae.pruned(model, method, vision_mask=mask) as trace:
+        logits = model(inputs_embeds=embeds).logits[:, -1]
+    for row in range(2):
+        with ae.pruned(model, method, vision_mask=mask[row : row + 1]) as single:
+            alone = model(inputs_embeds=embeds[row : row + 1]).logits[0, -1]
+        assert trace.entering[row].tolist() == single.entering[0].tolist()
+        assert torch.allclose(logits[row], alone, atol=1e-4)
+
+
+@pytest.mark.parametrize("window", [40, 4096])
+@torch.no_grad()
+def test_scores_see_what_a_sliding_window_sees(window: int) -> None:
+    """FastV keeps what the layer's own eager attention, window and all, ranks highest."""
+    model = decoder("mistral", "eager", sliding_window=window)
+    embeds = torch.randn(1, 90, 32, generator=torch.Generator().manual_seed(1))
+    mask = torch.zeros(1, 90, dtype=torch.bool)
+    mask[:, 10 : 10 + IMAGE_TOKENS] = True
+    weights = model(inputs_embeds=embeds, output_attentions=True).attentions[1][0, :, -1].mean(0)
+    want = weights[10 : 10 + IMAGE_TOKENS].topk(9).indices.sort().values + 10
+    for attention in ("eager", "sdpa"):
+        model.set_attn_implementation(attention)
+        with ae.pruned(model, ae.get_method("fastv")(schedule="1:9"), vision_mask=mask) as trace:
+            model(inputs_embeds=embeds)
+        assert trace.kept[1][0].tolist() == want.tolist()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,13 @@ import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
 from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.pruning.sequence import choose, first_segment, shorten
 
 ADAPTINFER = {"schedule": "1:30,3:12,5:4"}
 
@@ -46,17 +51,28 @@ def test_model_is_the_same_after_the_block_and_after_an_error(name: str, options
     assert dict(ALL_ATTENTION_FUNCTIONS) == functions
 
 
+@pytest.mark.parametrize("images", [[1], [1, 2, 0]], ids=["one prompt", "1, 2, 0 images"])
 @pytest.mark.parametrize(("name", "options"), METHODS)
 @torch.no_grad()
-def test_cache_lengths_equal_the_trace(name: str, options: dict[str, Any]) -> None:
-    model, inputs = llava(), prompt(5, 1, 7, 1)
-    text = inputs["input_ids"].shape[1] - IMAGE_TOKENS
+def test_cache_lengths_equal_the_trace(name: str, options: dict[str, Any], images: list[int]) -> None:
+    model, prompts = llava(), [prompt(5 + count, count, 7, 1) for count in images]
+    inputs = batch(prompts)
+    text = inputs["attention_mask"].sum(1) - (inputs["input_ids"] == model.config.image_token_id).sum(1)
     with ae.pruned(model, ae.get_method(name)(**options)) as trace:
         cache = model(**inputs, use_cache=True).past_key_values
+        mask = inputs["attention_mask"]
         for step in range(3):
             cached = [cache.get_seq_length(layer) for layer in range(8)]
-            assert cached == (trace.entering[0] + text + step).tolist()
-            model(input_ids=torch.tensor([[7 + step]]), past_key_values=cache, use_cache=True)
+            if len(prompts) == 1:
+                assert cached == (trace.entering[0] + text + step).tolist()
+            else:  # as long as its fullest sample; before anything is pruned, as the padded batch
+                longest = (trace.entering + text[:, None]).amax(0) + step
+                whole = mask.shape[1]
+                assert all(n in (want, whole) for n, want in zip(cached, longest.tolist(), strict=True)), cached
+                assert cached[-1] == (longest[-1] if trace.kept else whole)
+            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            token = torch.full((len(prompts), 1), 7 + step)
+            model(input_ids=token, attention_mask=mask, past_key_values=cache, use_cache=True)
 
 
 @pytest.mark.parametrize(("name", "options"), METHODS)
@@ -115,6 +131,59 @@ def test_nothing_forces_eager_attention_or_runs_a_layer_twice(name: str, options
         assert model.config.text_config._attn_implementation == "sdpa"
         model(**inputs)
     assert calls == [1] * 8
+
+
+class NoSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what would make the host wait for a device (on the CPU, `tolist` of the counts is not seen)."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        frames = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(sys._getframe(1))]
+        ours = any("adaptinfer_eval" in path or "baselines" in path for path in frames[:8])
+        if ours and name in ("_local_scalar_dense", "nonzero", "masked_select"):
+            self.copies += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_the_host_does_not_wait_for_the_device(name: str, options: dict[str, Any]) -> None:
+    model, inputs = llava(), batch([prompt(5, 1, 7, 1), prompt(3, 1, 9, 2)])
+    with ae.pruned(model, ae.get_method(name)(**options)):
+        with NoSync() as mode:
+            out = model(**inputs, use_cache=True)
+        assert mode.copies == (name == "tome"), "ToMe checks once whose features it got"
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+        with NoSync() as mode:
+            model(input_ids=torch.tensor([[3], [4]]), attention_mask=mask, past_key_values=out.past_key_values)
+        assert mode.copies == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_half_precision(name: str, options: dict[str, Any], dtype: torch.dtype) -> None:
+    model, inputs = llava().to(dtype), batch([prompt(5, 1, 7, 1), prompt(3, 2, 9, 2)])
+    inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
+    with ae.pruned(model, ae.get_method(name)(**options)):
+        out = model.generate(**inputs, max_new_tokens=3, output_logits=True, return_dict_in_generate=True)
+    assert torch.stack(out.logits).isfinite().all()
+
+
+def test_a_stage_on_another_device_than_the_prompt() -> None:
+    """As with device_map over two accelerators: the sequence moves to the device of the hidden states."""
+    with FakeTensorMode():
+        mask = torch.zeros(2, 9, dtype=torch.bool, device="cuda:0")
+        segment = first_segment(mask, mask, [9, 9], [4, 4])
+        segment.rotary = (torch.zeros(1, 9, 8, device="cuda:0"), torch.zeros(1, 9, 8, device="cuda:0"))
+        hidden, score = torch.zeros(2, 9, 16, device="cuda:1"), torch.zeros(2, 4, device="cuda:1")
+        segment = segment.to(hidden.device)
+        after, hidden, _ = shorten(segment, hidden, choose(score, segment, [2, 2]), [2, 2], [3, 3])
+        assert hidden.device == after.ids.device == after.kept().device == torch.device("cuda:1")
 
 
 @torch.no_grad()
@@ -235,6 +304,9 @@ def test_incomplete_images_are_refused_by_methods_that_drop_tokens_of_an_image()
 @torch.no_grad()
 def test_features_of_another_method_are_not_taken_for_tome() -> None:
     model, inputs = llava(), prompt(5, 1, 7, 1)
-    features = model.model.get_image_features(inputs.pop("pixel_values"))
-    with ae.pruned(model, ae.get_method("tome")(budget=40)), pytest.raises(ValueError, match="pass pixel_values"):
-        model.generate(**inputs, mm_encoder_outputs={"image": features}, max_new_tokens=2)
+    features = model.model.get_image_features(pixels := inputs.pop("pixel_values"))
+    with ae.pruned(model, ae.get_method("tome")(budget=40)):
+        model.generate(**inputs, pixel_values=pixels, max_new_tokens=3)
+        model.generate(**inputs, pixel_values=pixels, max_new_tokens=3, use_cache=False)
+        with pytest.raises(ValueError, match="pass pixel_values"):
+            model.generate(**inputs, mm_encoder_outputs={"image": features}, max_new_tokens=2)

@@ -79,6 +79,8 @@ class Generation:
     def read(cls, arguments: Mapping[str, Any]) -> Generation:
         """lmms-eval's arguments; nothing is sampled at temperature 0, the default, and nothing is written to them."""
         left = dict(arguments)
+        if left.pop("num_return_sequences", 1) != 1:
+            raise ValueError("num_return_sequences: a request has one answer; leave it out of generation_kwargs")
         until = left.pop("until", None) or []
         temperature = left.pop("temperature", None)
         sample = bool(left.pop("do_sample", bool(temperature))) and temperature != 0

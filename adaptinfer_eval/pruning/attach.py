@@ -38,18 +38,18 @@ def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = 
     anatomy = anatomy_of(model)
     trace = Trace()
     with ExitStack() as stack:
-        tower = _attach_tower(stack, anatomy, method, trace) if isinstance(method, ImageMethod) else None
+        in_tower = isinstance(method, ImageMethod) and method.in_tower
+        if isinstance(method, ImageMethod) and in_tower:
+            _attach_tower(stack, anatomy, method, trace)
         if anatomy.text is not None:
-            _attach_decoder(stack, model, anatomy, method, vision_mask, tower, trace)
-        elif tower is None:
+            _attach_decoder(stack, model, anatomy, method, vision_mask, trace)
+        elif not in_tower:
             raise ValueError(f"{type(method).__name__} does nothing in a vision tower: use it on the whole model")
         yield trace
 
 
-def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace) -> TowerPruner | None:
+def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace) -> None:
     tower = anatomy.tower
-    if not method.in_tower:
-        return None
     if tower is None:
         raise ValueError(
             f"{type(method).__name__} works inside a CLIP vision tower whose patches are read without CLS, "
@@ -63,7 +63,6 @@ def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace
         stack.callback(handle.remove)
     if anatomy.projector is not None:
         stack.callback(anatomy.projector.register_forward_hook(restore_length(tower.image_tokens)).remove)
-    return pruner
 
 
 def _attach_decoder(
@@ -72,7 +71,6 @@ def _attach_decoder(
     anatomy: Anatomy,
     method: Method,
     vision_mask: Tensor | None,
-    tower: TowerPruner | None,
     trace: Trace,
 ) -> None:
     text: Any = anatomy.text
@@ -82,12 +80,19 @@ def _attach_decoder(
     method.entering(len(text.layers), image_tokens)  # a budget or schedule that does not fit is refused here
     layers = images = None
     if isinstance(method, LayerMethod):
-        schedule = method.plan(len(text.layers), image_tokens)
-        layers = LayerPruner(text, method, schedule, trace)
+        # The images of a prompt share one budget; a bare decoder's prompt is one image of its own size.
+        fixed = anatomy.multimodal is not None
+        layers = LayerPruner(
+            text,
+            method,
+            lambda tokens: method.plan(len(text.layers), image_tokens if fixed else tokens),
+            image_tokens,
+            trace,
+        )
         stack.enter_context(intercepted(text.config._attn_implementation, layers.observe))
     elif isinstance(method, ImageMethod):
-        images = ImagePruner(method, image_tokens, trace)
-    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, tower)
+        images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
+    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images)
     for handle in watch.hook():
         stack.callback(handle.remove)
     if hasattr(model, "generate"):

@@ -48,10 +48,13 @@ class Attention:
         return self._rotary()
 
 
-def attention_rows(query: Tensor, key: Tensor, scaling: float, rows: int, valid: Tensor | None) -> Tensor:
+def attention_rows(
+    query: Tensor, key: Tensor, scaling: float, rows: int, valid: Tensor | None, window: int | None = None
+) -> Tensor:
     """Causal attention of the last `rows` tokens over the whole sequence, (B, H, rows, n) float32.
 
     `query` (B, H, n, head size) and `key` (B, H_kv, n, head size) are rotated; `valid` (B, n) is False on padding.
+    `window`: how many tokens back a sliding-window layer sees.
     """
     batch, heads, length, size = query.shape
     groups = key.shape[1]
@@ -59,7 +62,10 @@ def attention_rows(query: Tensor, key: Tensor, scaling: float, rows: int, valid:
     grouped = query[:, :, length - rows :].reshape(batch, groups, heads // groups * rows, size)
     logits = (grouped @ key.transpose(2, 3)).view(batch, heads, rows, length).float() * scaling
     columns = torch.arange(length, device=key.device)
-    allowed = columns <= columns[length - rows :, None]
+    distance = columns[length - rows :, None] - columns
+    allowed = distance >= 0
+    if window is not None:
+        allowed = allowed & (distance < window)
     if valid is not None:
         allowed = allowed & valid[:, None, None, :]
     # Not -inf: a row of padding alone would become NaN, and NaN survives multiplication by 0.
@@ -71,8 +77,8 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def per_sample(counts: Sequence[int], device: torch.device) -> Tensor:
-    """Counts per sample as (B, 1), without waiting for the device."""
+def per_sample(counts: Sequence[float], device: torch.device) -> Tensor:
+    """Numbers, one per sample, as (B, 1), without waiting for the device."""
     if len(set(counts)) == 1:
         return torch.full((len(counts), 1), counts[0], device=device)
     on_host = torch.tensor(counts, pin_memory=device.type == "cuda")

@@ -16,7 +16,6 @@ from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.prompt import read_prompt
-from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
@@ -33,10 +32,9 @@ class DecoderWatch:
         trace: Trace,
         layers: LayerPruner | None,
         images: ImagePruner | None,
-        tower: TowerPruner | None,
     ) -> None:
         self.anatomy, self.given_mask, self.trace = anatomy, vision_mask, trace
-        self.layers, self.images, self.tower = layers, images, tower
+        self.layers, self.images = layers, images
         self.prompt_mask: Tensor | None = vision_mask
         self.prefilling = False
         # What is known of a prompt lives as long as its cache, and no longer.
@@ -88,11 +86,6 @@ class DecoderWatch:
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
         prompt = read_prompt(self._vision_mask(tokens), mask)
-        if any(prompt.vision) and self.tower is not None and not self.tower.has_run:
-            raise ValueError(
-                "the images were not encoded inside the block, but the method shortens them in the vision tower: "
-                "pass pixel_values, not features computed before"
-            )
         self.trace.kept.clear()
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))
         if self.layers is not None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.pruning.attention import gather_tokens
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
@@ -18,13 +20,16 @@ Kwargs = dict[str, Any]
 
 
 class ImagePruner:
-    """Applies one `ImageMethod` to the input of a decoder, for images of `image_tokens` tokens."""
+    """Applies one `ImageMethod` to the input of a decoder, for images of `image_tokens` tokens.
 
-    def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace) -> None:
+    `drops_fillers`: the vision tower gave fewer tokens, and what is dropped are the zeros that fill their places.
+    """
+
+    def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace, drops_fillers: bool) -> None:
         self.selected = torch.zeros(image_tokens, dtype=torch.bool)
         self.selected[list(method.select(image_tokens))] = True
         self.count = int(self.selected.sum())
-        self.image_tokens, self.trace = image_tokens, trace
+        self.image_tokens, self.trace, self.drops_fillers = image_tokens, trace, drops_fillers
 
     def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Segment | None]:
         """The decoder's arguments with only the selected vision tokens, and what they are."""
@@ -40,6 +45,11 @@ class ImagePruner:
         self.selected = self.selected.to(slots.device)  # copied once
         chosen = self.selected[slots] & before.vision_mask
         keep = [count // self.image_tokens * self.count for count in prompt.vision]
+        if self.drops_fillers and self._holds_features(kwargs["inputs_embeds"], before, chosen):
+            raise ValueError(
+                "the images were not encoded inside the block, but the method shortens them in the vision tower: "
+                "pass pixel_values, not features computed before"
+            )
         if kwargs.get("inputs_embeds") is not None:
             after, embeds, _ = shorten(before, kwargs["inputs_embeds"], chosen, keep, prompt.text_after)
             kwargs = {**kwargs, "inputs_embeds": embeds}
@@ -49,6 +59,11 @@ class ImagePruner:
         self.trace.kept[-1] = after.kept()
         self.trace.entering[:] = torch.tensor(keep)[:, None]
         return {**kwargs, **_mask_and_positions(after, step=None)}, after
+
+    @staticmethod
+    def _holds_features(embeds: Tensor, segment: Segment, chosen: Tensor) -> bool:
+        holds = (gather_tokens(embeds, segment.vision_index) != 0).any(-1)
+        return bool((holds & segment.vision_mask & ~chosen).any())
 
     def decode(self, segment: Segment | None, cached: int, kwargs: Kwargs) -> Kwargs:
         """The decoder's arguments of a decode step after `cached` tokens."""

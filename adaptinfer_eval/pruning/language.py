@@ -32,11 +32,13 @@ class _Seen(Exception):
 class Run:
     """One prompt batch, from its prefill through its decode steps.
 
-    `segments`: the sequence before the first stage, after it, …. `first_layers[i]`: where segment i begins.
-    `step`: tokens decoded so far, None in prefill. `decode`: mask and positions per segment, for this step.
+    `keeps`: per sample, what each stage keeps. `segments`: the sequence before the first stage, after it, ….
+    `first_layers[i]`: where segment i begins. `step`: tokens decoded so far, None in prefill. `masks`, `decode`: mask
+    and positions per segment, for this step.
     """
 
     prompt: Prompt
+    keeps: list[dict[int, int | float]]
     segments: list[Segment]
     first_layers: list[int] = field(default_factory=lambda: [0])
     prepared: Tensor | None = None
@@ -51,14 +53,19 @@ class Run:
 
 
 class LayerPruner:
-    """Applies one `LayerMethod` to the decoder `text`; `before_layer` is its pre-hook."""
+    """Applies one `LayerMethod` to the decoder `text`; `before_layer` is its pre-hook.
 
-    def __init__(self, text: Any, method: LayerMethod, schedule: Schedule, trace: Trace) -> None:
-        self.text, self.method, self.trace = text, method, trace
+    `plan` gives the schedule for a prompt with that many vision tokens; its layers are the same for all.
+    """
+
+    def __init__(
+        self, text: Any, method: LayerMethod, plan: Callable[[int], Schedule], image_tokens: int, trace: Trace
+    ) -> None:
+        self.text, self.method, self.plan, self.trace = text, method, plan, trace
         self.layers: list[nn.Module] = list(text.layers)
-        self.keeps = {stage.layer: stage.keep for stage in schedule}
+        self.stages = {stage.layer for stage in plan(image_tokens)}
         ahead = 1 if method.looks_ahead else 0
-        self.observed = {self._attention_module(stage.layer + ahead) for stage in schedule}
+        self.observed = {self._attention_module(layer + ahead) for layer in self.stages}
         self.run: Run | None = None
         self.looking_ahead = False
 
@@ -78,7 +85,10 @@ class LayerPruner:
                     "image: put the question after the image, or use fastv or pdrop"
                 )
             segment = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-            self.run = Run(prompt, [segment], next_id=[segment.length] * len(prompt.real))
+            keeps = [
+                {stage.layer: stage.keep for stage in self.plan(count)} if count else {} for count in prompt.vision
+            ]
+            self.run = Run(prompt, keeps, [segment], next_id=[segment.length] * len(prompt.real))
         return self.run
 
     def resume(self, run: Run | None, cached: int) -> None:
@@ -101,7 +111,7 @@ class LayerPruner:
         if run.step is None:
             if index == 0:
                 self._start(run, hidden, kwargs)
-            elif index - 1 in self.keeps:
+            elif index - 1 in self.stages:
                 hidden = self._stage(run, index, module, hidden, kwargs)
         current = run.segment_of(index)
         if current == 0:
@@ -118,7 +128,7 @@ class LayerPruner:
         return args, {**kwargs, "hidden_states": hidden}
 
     def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
-        segment = run.segments[0]
+        segment = run.segments[0] = run.segments[0].to(hidden.device)
         segment.rotary = kwargs["position_embeddings"]
         text = max(run.prompt.text_after)
         run.prepared = self.method.prepare(
@@ -126,21 +136,21 @@ class LayerPruner:
                 vision=gather_tokens(hidden, segment.vision_index),
                 text=hidden[:, segment.length - text :],
                 vision_mask=segment.vision_mask,
-                text_mask=run.prompt.text_mask,
+                text_mask=run.prompt.text_mask.to(hidden.device),
             )
         )
 
     def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor, kwargs: Kwargs) -> Tensor:
         """Prune what layer `index - 1` hands on to layer `index`."""
-        method, before = self.method, run.segments[-1]
+        method, before = self.method, run.segments[-1].to(hidden.device)
         if method.looks_ahead:
             self._look_ahead(index, module, hidden, before)
         assert run.attention is not None, f"no attention was seen for the stage after layer {index - 1}"
-        score = method.score(run.attention)
+        score = method.score(run.attention).to(hidden.device)
         run.attention = None
         keep = [
-            method.keep_count(self.keeps[index - 1], total, now)
-            for total, now in zip(run.prompt.vision, before.vision, strict=True)
+            method.keep_count(keeps[index - 1], total, now) if total else 0
+            for keeps, total, now in zip(run.keeps, run.prompt.vision, before.vision, strict=True)
         ]
         chosen = choose(score, before, keep)
         dropped = [now - kept for now, kept in zip(before.vision, keep, strict=True)]
@@ -176,7 +186,7 @@ class LayerPruner:
         run = self.run
         if run is not None and run.step is None and module in self.observed:
             if self.looking_ahead == self.method.looks_ahead:
-                run.attention = self._attention(run, query, key, kwargs["scaling"])
+                run.attention = self._attention(run, query, key, kwargs)
             if self.looking_ahead:
                 raise _Seen
         return original(module, query, key, value, attention_mask, **kwargs)
@@ -200,13 +210,13 @@ class LayerPruner:
         finally:
             self.looking_ahead = False
 
-    def _attention(self, run: Run, query: Tensor, key: Tensor, scaling: float) -> Attention:
-        segment = run.segments[-1]
+    def _attention(self, run: Run, query: Tensor, key: Tensor, kwargs: Kwargs) -> Attention:
+        segment = run.segments[-1].to(query.device)
+        index, mask, valid = segment.vision_index, segment.vision_mask, segment.valid
+        prepared = None if run.prepared is None else run.prepared.to(query.device)
         text = max(run.prompt.text_after)
         rows = text if self.method.queries == "text" else 1
-        index, mask = segment.vision_index.to(query.device), segment.vision_mask.to(query.device)
-        valid = None if segment.valid is None else segment.valid.to(query.device)
-        weights = attention_rows(query, key, scaling, rows, valid)
+        weights = attention_rows(query, key, kwargs["scaling"], rows, valid, kwargs.get("sliding_window"))
         columns = index[:, None, None, :].expand(-1, weights.shape[1], rows, -1)
         to_vision = weights.gather(3, columns)
         to_text = weights[..., segment.length - text :]
@@ -219,11 +229,11 @@ class LayerPruner:
 
         def rotary() -> tuple[Rotary, Rotary]:
             assert segment.rotary is not None
-            cos, sin = (part.to(query.device).expand(len(index), -1, -1) for part in segment.rotary)
+            cos, sin = (part.expand(len(index), -1, -1) for part in segment.rotary)
             last = slice(segment.length - rows, None)
             return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
 
-        return Attention(to_vision, to_text, mask, run.prepared, rotary)
+        return Attention(to_vision, to_text, mask, prepared, rotary)
 
     # Positions and masks -----------------------------------------------------------------------------------------
 

@@ -38,6 +38,21 @@ class Segment:
     def length(self) -> int:
         return self.ids.shape[1]
 
+    def to(self, device: torch.device) -> Segment:
+        """The same on another device: with a device map, that of the next layer."""
+        if self.ids.device == device:
+            return self
+        return Segment(
+            real=self.real,
+            vision=self.vision,
+            ids=self.ids.to(device),
+            is_vision=self.is_vision.to(device),
+            valid=None if self.valid is None else self.valid.to(device),
+            vision_index=self.vision_index.to(device),
+            vision_mask=self.vision_mask.to(device),
+            rotary=None if self.rotary is None else (self.rotary[0].to(device), self.rotary[1].to(device)),
+        )
+
     def kept(self) -> Tensor:
         """Original indices of the vision tokens, (B, V), in sequence order, -1 on padding."""
         return self.ids.gather(1, self.vision_index).masked_fill(~self.vision_mask, -1)

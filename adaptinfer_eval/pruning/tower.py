@@ -27,7 +27,6 @@ class TowerPruner:
         self.tower, self.method, self.trace = tower, method, trace
         self.counts = {layer.self_attn: count for layer, count in zip(tower.layers, schedule, strict=True) if count}
         self.inside = {layer.self_attn for layer in tower.layers}
-        self.has_run = False
         self._forget()
 
     def _forget(self) -> None:
@@ -51,7 +50,6 @@ class TowerPruner:
     def _begin(self) -> None:
         self._forget()
         self.trace.assign = None
-        self.has_run = True
 
     def observe(
         self,

@@ -12,9 +12,10 @@ from torch import Tensor
 class Trace:
     """Filled anew by every prefill inside a `pruned` block.
 
-    `kept[layer]` (B, k): indices in the original sequence (columns of the input, padding counted) of the vision tokens
-    that go on after `layer`, in sequence order; merged tokens are numbered L, L+1, … as they are made; -1 pads unequal
-    rows. Tokens that a method drops before the language model: `kept[-1]`.
+    `kept[layer]` (B, k), for every layer that a stage follows: indices in the original sequence (columns of the
+    input, padding counted) of the vision tokens that go on after `layer`, in sequence order; merged tokens are
+    numbered L, L+1, … as they are made; -1 pads unequal rows. What is left of tokens that a method drops before the
+    language model: `kept[-1]`.
     `entering` (B, layers), on the CPU: vision tokens that enter each layer.
     `assign` (images, 1 + tokens): the row of the vision tower's output that each of its tokens was merged into
     (row 0 = CLS); None where the tower is left alone.

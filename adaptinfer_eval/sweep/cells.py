@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.method import Method, get_method
+from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.schedule import Count
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
 
@@ -38,8 +39,7 @@ class Setting:
             unknown = [key for key in self.arguments() if key not in fields]
             if unknown:
                 raise ValueError(f"{self.entry.name} has no option {unknown[0]!r}{nearest(unknown[0], fields)}")
-            method: Method = cls(**self.arguments())
-            return method
+            return make_method(cls, self.arguments(), ())
         except ValueError as error:
             raise SweepError(f"methods: {error}") from error
 
@@ -77,15 +77,11 @@ def settings(config: SweepConfig) -> list[Setting]:
         fields = {field.name for field in dataclasses.fields(_known(entry.name))}
         if "budget" not in fields or "schedule" in entry.options or "budget" in entry.options:
             once.append(Setting(entry))
+        elif not config.budgets:
+            raise SweepError(f"budgets is empty and {entry.label} needs one: give budgets, or a schedule for it")
         else:
             swept.extend(Setting(entry, budget, config.count) for budget in config.budgets)
     return once + swept
-
-
-def expand(config: SweepConfig) -> list[Cell]:
-    """All cells of the sweep that its model can run."""
-    runnable = [planned.setting for planned in plan(config) if planned.audit is not None]
-    return [Cell(config.backbone, setting, task) for setting in runnable for task in config.tasks]
 
 
 def plan(config: SweepConfig) -> list[Planned]:

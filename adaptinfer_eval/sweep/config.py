@@ -91,6 +91,8 @@ class SweepConfig(_Frozen):
 
     @model_validator(mode="after")
     def _unique(self) -> SweepConfig:
+        if self.workers > 1 and self.model_args.get("device_map"):
+            raise ValueError("device_map spreads one model over the devices that several workers share: use workers=1")
         lists = {"methods": [m.label for m in self.methods], "budgets": self.budgets, "tasks": self.tasks}
         for key, items in lists.items():
             if len(set(items)) < len(items):

@@ -28,7 +28,6 @@ SAME_IN_A_SWEEP = (
     "checkpoint",
     "versions",
 )
-PACKAGES = ("adaptinfer-eval", "transformers", "torch", "lmms-eval")
 Record = dict[str, Any]
 
 
