@@ -29,6 +29,12 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
 
 
+def test_the_table_of_budgets_is_what_its_command_prints() -> None:
+    plan = [sys.executable, "-m", "adaptinfer_eval.cli", "plan", "table1", "budgets=64"]
+    lines = subprocess.run(plan, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line for line in lines if line.startswith("|") and line not in README] == []
+
+
 def test_python_lines_run() -> None:
     lines = next(block for block in blocks("python") if "ae.pruned(" in block)
     run = subprocess.run([sys.executable, "-c", lines], cwd=ROOT, capture_output=True, text=True, check=False)
