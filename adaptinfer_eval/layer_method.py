@@ -34,7 +34,11 @@ class LayerMethod(Method):
     official: ClassVar[Mapping[int, Mapping[int, str]]]
     """The authors' schedules: model depth → budget (leaving) → schedule."""
     official_tokens: ClassVar[int] = 576
-    """Vision tokens of the image that the official schedules were made for (LLaVA-1.5)."""
+    """Vision tokens of the image that the official schedules were made for (LLaVA-1.5).
+
+    On smaller images the authors' code uses the same lists, clamped to the tokens there are, and so do we: the count
+    then stays below the budget, and the audit shows it. For larger images the budget is solved.
+    """
     named_schedules: ClassVar[Mapping[str, str]] = {}
     positions: ClassVar[Literal["keep", "renumber"]] = "renumber"
     """After a stage, tokens keep their original positions, or are numbered anew (in decode: tokens cached so far)."""
