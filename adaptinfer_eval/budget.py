@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from adaptinfer_eval.schedule import Schedule, Stage, entering_counts, mean_count
+from adaptinfer_eval.schedule import Schedule, Stage, mean_count
 
 if TYPE_CHECKING:
     from adaptinfer_eval.layer_method import LayerMethod
@@ -34,8 +34,7 @@ def _nearest(method: LayerMethod, num_layers: int, vision_tokens: int) -> tuple[
     means = []
     for schedule in method.candidates(num_layers, vision_tokens):
         schedule.check(num_layers)
-        stages = method.leaving_stages(schedule, vision_tokens)
-        entering = entering_counts(schedule, stages, vision_tokens, num_layers)
+        entering = method.entering_under(schedule, num_layers, vision_tokens)
         means.append((mean_count(entering, method.count), schedule))
     mean, best = min(means, key=lambda candidate: abs(candidate[0] - (method.budget or 0)))
     return best, abs(mean - method.budget), min(means)[0], max(means)[0]

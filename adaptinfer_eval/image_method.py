@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import COUNTS, Count
+from adaptinfer_eval.schedule import Count, check_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +31,7 @@ class ImageMethod(Method):
         if self.budget != int(self.budget) or self.budget < 1:
             raise ValueError(f"budget={self.budget}: a whole number of vision tokens per image, at least 1")
         object.__setattr__(self, "budget", int(self.budget))
-        if self.count not in COUNTS:
-            raise ValueError(f"count={self.count!r}: vision tokens are counted {' or '.join(COUNTS)}")
+        check_count(self.count)
 
     @abstractmethod
     def select(self, image_tokens: int) -> Sequence[int]:

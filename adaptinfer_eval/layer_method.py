@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptinfer_eval.budget import given_layers, scale_layers, scaled_shapes, solve
 from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import COUNTS, Count, Schedule, Stage, entering_counts
+from adaptinfer_eval.schedule import Count, Schedule, Stage, check_count, entering_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,11 @@ class LayerMethod(Method):
     def __post_init__(self) -> None:
         if (self.budget is None) == (self.schedule is None):
             raise ValueError(f"{self.name} needs either budget=64 or schedule='1:133,10:27,20:3', not both")
-        if self.count not in COUNTS:
-            raise ValueError(f"count={self.count!r}: vision tokens are counted {' or '.join(COUNTS)}")
+        check_count(self.count)
         if self.schedule is not None:
             if self.layers is not None:
                 raise ValueError("layers= goes with budget=; a schedule names its layers itself")
-            Schedule.parse(self.named_schedules.get(self.schedule, self.schedule))
+            self._explicit(self.schedule)
         elif self.layers is not None:
             given_layers(self.layers)
 
@@ -94,7 +93,7 @@ class LayerMethod(Method):
         Raises ValueError where the schedule does not fit the model or the budget cannot be reached.
         """
         if self.schedule is not None:
-            schedule = Schedule.parse(self.named_schedules.get(self.schedule, self.schedule))
+            schedule = self._explicit(self.schedule)
         elif (official := self._official(num_layers, vision_tokens)) is not None:
             schedule = official
         else:
@@ -102,26 +101,27 @@ class LayerMethod(Method):
         schedule.check(num_layers)
         return schedule
 
-    def leaving_stages(self, schedule: Schedule, vision_tokens: int) -> list[int]:
-        """Vision tokens that go on after each stage, kept and merged."""
+    def stage_counts(self, schedule: Schedule, vision_tokens: int) -> list[tuple[int, int]]:
+        """For each stage, the vision tokens that it keeps, and those that go on: kept and merged."""
         counts, current = [], vision_tokens
         for stage in schedule:
             keep = self.keep_count(stage.keep, vision_tokens, current)
             current = keep + self.merged_count(current - keep)
-            counts.append(current)
+            counts.append((keep, current))
         return counts
 
+    def entering_under(self, schedule: Schedule, num_layers: int, vision_tokens: int) -> list[int]:
+        """Vision tokens that enter each layer when `schedule` is in force."""
+        leaving = [after for _, after in self.stage_counts(schedule, vision_tokens)]
+        return entering_counts(schedule, leaving, vision_tokens, num_layers)
+
     def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
-        schedule = self.plan(num_layers, vision_tokens)
-        return entering_counts(schedule, self.leaving_stages(schedule, vision_tokens), vision_tokens, num_layers)
+        return self.entering_under(self.plan(num_layers, vision_tokens), num_layers, vision_tokens)
 
     def describe(self, num_layers: int, vision_tokens: int) -> str:
-        stages, current = [], vision_tokens
         schedule = self.plan(num_layers, vision_tokens)
-        for stage, after in zip(schedule, self.leaving_stages(schedule, vision_tokens), strict=True):
-            stages.append(Stage(stage.layer, self.keep_count(stage.keep, vision_tokens, current)))
-            current = after
-        return str(Schedule(stages))
+        counts = self.stage_counts(schedule, vision_tokens)
+        return str(Schedule(Stage(stage.layer, keep) for stage, (keep, _) in zip(schedule, counts, strict=True)))
 
     def candidates(self, num_layers: int, vision_tokens: int) -> Iterable[Schedule]:
         """Schedules to choose from when a budget is solved: the official shape with all keeps scaled alike."""
@@ -139,6 +139,9 @@ class LayerMethod(Method):
         depth = self._nearest_depth(num_layers)
         official = Schedule.parse(next(iter(self.official[depth].values())))
         return scale_layers((stage.layer for stage in official), depth, num_layers)
+
+    def _explicit(self, schedule: str) -> Schedule:
+        return Schedule.parse(self.named_schedules.get(schedule, schedule))
 
     def _shape(self, num_layers: int) -> Schedule:
         """The official schedule nearest in depth and budget."""

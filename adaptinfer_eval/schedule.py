@@ -18,6 +18,12 @@ Count = Literal["leaving", "entering"]
 COUNTS: tuple[Count, ...] = ("leaving", "entering")
 
 
+def check_count(count: str) -> None:
+    """ValueError unless `count` is one of COUNTS."""
+    if count not in COUNTS:
+        raise ValueError(f"count={count!r}: vision tokens are counted {' or '.join(COUNTS)}")
+
+
 class Stage(NamedTuple):
     """After decoder layer `layer`, `keep` vision tokens go on (a float below 1: that share of the image's)."""
 

@@ -33,7 +33,7 @@ def test_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True, text=True)
     (wheel,) = tmp_path.glob("*.whl")
-    subprocess.run(["check-wheel-contents", "--ignore", "W002,W004", str(wheel)], check=True)
+    subprocess.run([sys.executable, "-m", "check_wheel_contents", "--ignore", "W002,W004", str(wheel)], check=True)
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
     python = str(tmp_path / "venv" / "bin" / "python")
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", str(wheel)], check=True)

@@ -38,13 +38,12 @@ def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = 
     anatomy = anatomy_of(model)
     trace = Trace()
     with ExitStack() as stack:
-        in_tower = isinstance(method, ImageMethod) and method.in_tower
-        if isinstance(method, ImageMethod) and in_tower:
+        if isinstance(method, ImageMethod) and method.in_tower:
             _attach_tower(stack, anatomy, method, trace)
+        elif anatomy.text is None:
+            raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
             _attach_decoder(stack, model, anatomy, method, vision_mask, trace)
-        elif not in_tower:
-            raise ValueError(f"{type(method).__name__} does nothing in a vision tower: use it on the whole model")
         yield trace
 
 
@@ -52,7 +51,7 @@ def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace
     tower = anatomy.tower
     if tower is None:
         raise ValueError(
-            f"{type(method).__name__} works inside a CLIP vision tower whose patches are read without CLS, "
+            f"{method.name} works inside a CLIP vision tower whose patches are read without CLS, "
             "and this model has none: use a method that prunes in the language model"
         )
     schedule = method.tower_schedule(len(tower.layers), tower.image_tokens)

@@ -22,10 +22,18 @@ class Embeddings:
     `vision_mask` (B, V) and `text_mask` (B, T) are False on padding.
     """
 
-    vision: Tensor
-    text: Tensor
+    _hidden: Tensor
+    _vision_index: Tensor
     vision_mask: Tensor
     text_mask: Tensor
+
+    @property
+    def vision(self) -> Tensor:
+        return gather_tokens(self._hidden, self._vision_index)
+
+    @property
+    def text(self) -> Tensor:
+        return self._hidden[:, self._hidden.shape[1] - self.text_mask.shape[1] :]
 
 
 @dataclass(frozen=True)

@@ -74,15 +74,5 @@ class ImagePruner:
 
 def _mask_and_positions(segment: Segment, step: int | None) -> Kwargs:
     """Attention mask and position ids of a shortened prompt, or of the decode step `step` after it."""
-    length, device = segment.length, segment.ids.device
-    valid = segment.valid
-    if step is None:
-        positions = torch.arange(length, device=device)[None] if valid is None else (valid.cumsum(1) - 1).clamp(min=0)
-        return {"attention_mask": None if valid is None else valid.long(), "position_ids": positions}
-    if valid is None:
-        return {
-            "attention_mask": None,
-            "position_ids": torch.full((1, 1), length + step, device=device),
-        }
-    mask = torch.cat([valid, valid.new_ones(len(valid), step + 1)], 1).long()
-    return {"attention_mask": mask, "position_ids": valid.sum(1, keepdim=True) + step}
+    mask = segment.mask(step)
+    return {"attention_mask": None if mask is None else mask.long(), "position_ids": segment.positions(step)}

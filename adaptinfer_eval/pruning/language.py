@@ -112,7 +112,7 @@ class LayerPruner:
             if index == 0:
                 self._start(run, hidden, kwargs)
             elif index - 1 in self.stages:
-                hidden = self._stage(run, index, module, hidden, kwargs)
+                hidden = self._stage(run, index, module, hidden)
         current = run.segment_of(index)
         if current == 0:
             return None
@@ -130,17 +130,10 @@ class LayerPruner:
     def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
         segment = run.segments[0] = run.segments[0].to(hidden.device)
         segment.rotary = kwargs["position_embeddings"]
-        text = max(run.prompt.text_after)
-        run.prepared = self.method.prepare(
-            Embeddings(
-                vision=gather_tokens(hidden, segment.vision_index),
-                text=hidden[:, segment.length - text :],
-                vision_mask=segment.vision_mask,
-                text_mask=run.prompt.text_mask.to(hidden.device),
-            )
-        )
+        text_mask = run.prompt.text_mask.to(hidden.device)
+        run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
-    def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor, kwargs: Kwargs) -> Tensor:
+    def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor) -> Tensor:
         """Prune what layer `index - 1` hands on to layer `index`."""
         method, before = self.method, run.segments[-1].to(hidden.device)
         if method.looks_ahead:
@@ -240,22 +233,15 @@ class LayerPruner:
     def _prefill_rotary(self, before: Segment, after: Segment, hidden: Tensor, order: Tensor) -> Rotary:
         if self.method.positions == "keep":
             assert before.rotary is not None
-            cos, sin = (part.to(hidden.device) for part in before.rotary)
+            cos, sin = before.rotary
             return gather_tokens(cos, order), gather_tokens(sin, order)
-        positions = torch.arange(after.length, device=hidden.device)[None]
-        if after.valid is not None:
-            positions = (after.valid.cumsum(1) - 1).clamp(min=0)
-        return self._rotate(hidden, positions)
+        return self._rotate(hidden, after.positions(None))
 
     def _decode_rotary(self, run: Run, current: int, hidden: Tensor) -> Rotary:
         """The new token's position at a layer is the number of real tokens that layer has cached."""
-        assert run.step is not None
         if current not in run.decode:
-            segment = run.segments[current]
-            real = hidden.new_full((1, 1), segment.length, dtype=torch.long)
-            if segment.valid is not None:
-                real = segment.valid.to(hidden.device).sum(1, keepdim=True)
-            run.decode[current] = self._rotate(hidden, real + run.step)
+            positions = run.segments[current].positions(run.step)
+            run.decode[current] = self._rotate(hidden, positions.to(hidden.device))
         return run.decode[current]
 
     def _rotate(self, hidden: Tensor, positions: Tensor) -> Rotary:
@@ -270,9 +256,7 @@ class LayerPruner:
         window = getattr(config, "sliding_window", None)
         pattern = patterns[index] if patterns else "sliding_attention" if window else "full_attention"
         if (current, pattern) not in run.masks:
-            valid = segment.valid
-            if valid is not None and run.step is not None:
-                valid = torch.cat([valid, valid.new_ones(len(valid), run.step + 1)], 1)
+            valid = segment.mask(run.step)
             build: Any = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]
             run.masks[current, pattern] = build(
                 config=config,

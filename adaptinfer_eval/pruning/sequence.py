@@ -53,6 +53,21 @@ class Segment:
             rotary=None if self.rotary is None else (self.rotary[0].to(device), self.rotary[1].to(device)),
         )
 
+    def positions(self, step: int | None) -> Tensor:
+        """Positions counted from 0 over the real tokens, (1 or B, n); of decode step `step` after it, (1 or B, 1)."""
+        if self.valid is None:
+            first, last = (0, self.length) if step is None else (self.length + step, self.length + step + 1)
+            return torch.arange(first, last, device=self.ids.device)[None]
+        if step is None:
+            return (self.valid.cumsum(1) - 1).clamp(min=0)
+        return self.valid.sum(1, keepdim=True) + step
+
+    def mask(self, step: int | None) -> Tensor | None:
+        """False on padding, (B, n), in decode step `step` (B, n + step + 1); None where there is no padding."""
+        if self.valid is None or step is None:
+            return self.valid
+        return torch.cat([self.valid, self.valid.new_ones(len(self.valid), step + 1)], 1)
+
     def kept(self) -> Tensor:
         """Original indices of the vision tokens, (B, V), in sequence order, -1 on padding."""
         return self.ids.gather(1, self.vision_index).masked_fill(~self.vision_mask, -1)
