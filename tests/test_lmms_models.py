@@ -242,10 +242,8 @@ def test_one_loaded_model_serves_run_after_run(load: Callable[..., Any], documen
     model.clean()
     assert model.audit()["requests"] == len(documents)
     fastv = model.method
-    answered: list[int] = []
-    model.on_answers = answered.append
     ask(model, documents)  # a run that never ends
-    assert answered == [4, 1]
+    assert model.tally.requests == len(documents)
     model.method = load().method
     assert model.tally.requests == 0
     assert ask(model, documents) == ask(load(), documents) != first

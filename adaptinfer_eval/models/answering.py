@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers.image_utils import load_image
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.cost import prefill_macs
+from adaptinfer_eval.image_method import ImageMethod
 from adaptinfer_eval.method import Method
 from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
 from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.requests import Image, Message
-from adaptinfer_eval.models.tally import Tally
+from adaptinfer_eval.models.tally import Cost, Tally
+from adaptinfer_eval.pruning.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -40,19 +44,22 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts and the model's inputs for them, on the CPU, left-padded; input_ids (B, L)."""
+    """Prompts and the model's inputs for them, on the CPU, left-padded; input_ids (B, L).
+
+    `features`: what the vision tower made of the images, where they have been encoded already.
+    """
 
     prompts: Sequence[Prompt]
     inputs: Any
+    features: BaseModelOutputWithPooling | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Text, and the tokens of its prompt (vision and text, before pruning) and of itself."""
+    """Text, and what it cost."""
 
     text: str
-    input_tokens: int
-    output_tokens: int
+    cost: Cost
 
 
 class Answering(ABC):
@@ -92,19 +99,36 @@ class Answering(ABC):
         text = [prompt.text for prompt in prompts]
         return Batch(prompts, self.processor(text=text, images=images or None, padding=True, return_tensors="pt"))
 
+    def encode_images(self, batch: Batch) -> Batch:
+        """`batch` with its images encoded, to be answered under several methods.
+
+        A method that works inside the vision tower encodes for itself all the same. Unchanged where there is nothing
+        to encode, or where this release of transformers takes no features.
+        """
+        takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
+        if "pixel_values" not in batch.inputs or not takes_features:
+            return batch
+        pixels = batch.inputs["pixel_values"].to(self.model.device, self.model.dtype)
+        with torch.inference_mode():
+            features = self.model.get_image_features(pixel_values=pixels).pooler_output
+        return replace(batch, features=BaseModelOutputWithPooling(pooler_output=features))
+
     def answer(self, batch: Batch, generation: Generation) -> list[Answer]:
         """One answer per prompt, cut at the first stop string, without the white space around it."""
-        length, real = batch.inputs["input_ids"].shape[1], batch.inputs["attention_mask"].sum(1).tolist()
+        return self.traced_answer(batch, generation)[0]
+
+    def traced_answer(self, batch: Batch, generation: Generation) -> tuple[list[Answer], Trace]:
+        """`answer`, and what happened to the vision tokens on the way."""
+        length = batch.inputs["input_ids"].shape[1]
         stops = [StopAt(generation.until, self.tokenizer, length)] if generation.until else None
-        output = self._generate(batch, stopping_criteria=stops, **generation.options)
+        output, trace, costs = self._generate(batch, stopping_criteria=stops, **generation.options)
         answers = []
-        for row, input_tokens in zip(output.sequences[:, length:].tolist(), real, strict=True):
+        for row, cost in zip(output.sequences[:, length:].tolist(), costs, strict=True):
             tokens = until_end(row, [*self._end_tokens(), self._pad_token()])
             text = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), generation.until)
-            answers.append(Answer(text.strip(), input_tokens, len(tokens)))
-        counted = zip(answers, batch.prompts, strict=True)
-        self.tally.generated_tokens += sum(answer.output_tokens for answer, prompt in counted if prompt.counted)
-        return answers
+            answers.append(Answer(text.strip(), replace(cost, generated_tokens=len(tokens))))
+        self._count(batch, [answer.cost for answer in answers])
+        return answers, trace
 
     def score(self, batch: Batch) -> list[tuple[float, bool]]:
         """Sum of log-probabilities (natural log) of each continuation, and whether greedy decoding would choose it.
@@ -114,7 +138,7 @@ class Answering(ABC):
         wrong one.
         """
         targets = [self._continuation(prompt.text, prompt.continuation) for prompt in batch.prompts]
-        output = self._generate(
+        output, _, costs = self._generate(
             batch,
             max_new_tokens=max(map(len, targets)),
             do_sample=False,
@@ -123,6 +147,7 @@ class Answering(ABC):
             eos_token_id=self._pad_token(),
             output_logits=True,
         )
+        self._count(batch, costs)
         logits = torch.stack(output.logits, 1)  # (B, steps, vocabulary), before anything was forced
         results = []
         for row, target in zip(logits, targets, strict=True):
@@ -132,33 +157,39 @@ class Answering(ABC):
             results.append((float(chosen.sum()), bool((steps.argmax(-1) == wanted).all())))
         return results
 
-    def _generate(self, batch: Batch, **options: Any) -> Any:
+    def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:
         started = time.perf_counter()
-        inputs = copy.copy(batch.inputs).to(self.model.device, self.model.dtype)
+        inputs = copy.copy(batch.inputs)
+        if batch.features is not None and not (isinstance(self.method, ImageMethod) and self.method.in_tower):
+            del inputs["pixel_values"]
+            options["mm_encoder_outputs"] = {"image": copy.copy(batch.features)}  # generate takes it apart
+        inputs = inputs.to(self.model.device, self.model.dtype)
         with ae.pruned(self.model, self.method) as trace, torch.inference_mode():
             output = self.model.generate(
                 **inputs, **options, pad_token_id=self._pad_token(), return_dict_in_generate=True
             )
-        self.tally.seconds += time.perf_counter() - started
         beams = options["num_beams"]
-        self._count(batch, trace.entering[::beams])
-        return output
+        trace.entering = trace.entering[::beams]
+        trace.kept = {layer: kept[::beams] for layer, kept in trace.kept.items()}
+        return output, trace, self._costs(batch, trace, (time.perf_counter() - started) / len(batch.prompts))
 
-    def _count(self, batch: Batch, entering: Tensor) -> None:
+    def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:
         shape = self.model.config.get_text_config()
         vision = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
         real = batch.inputs["attention_mask"].sum(1).tolist()
-        for prompt, row, images, tokens in zip(batch.prompts, entering.tolist(), vision, real, strict=True):
+        costs = []
+        for prompt, row, images, tokens in zip(batch.prompts, trace.entering.tolist(), vision, real, strict=True):
+            text = tokens - images
+            macs = prefill_macs([n + text for n in row], shape.hidden_size, shape.intermediate_size)
+            per_image = images // len(prompt.images) if images else 0
+            schedule = self._describe(self.method, shape.num_hidden_layers, per_image)
+            costs.append(Cost(schedule, tuple(row), images, text, 2 * macs, seconds))
+        return costs
+
+    def _count(self, batch: Batch, costs: Sequence[Cost]) -> None:
+        for prompt, cost in zip(batch.prompts, costs, strict=True):
             if prompt.counted:
-                per_image = images // len(prompt.images) if images else 0
-                self.tally.add(
-                    row,
-                    vision_tokens=images,
-                    text_tokens=tokens - images,
-                    hidden_size=shape.hidden_size,
-                    intermediate_size=shape.intermediate_size,
-                    schedule=self._describe(self.method, shape.num_hidden_layers, per_image),
-                )
+                self.tally.add(cost)
 
     def _continuation(self, prompt: str, continuation: str) -> list[int]:
         """Tokens of `continuation` behind `prompt`, set apart by one white space."""

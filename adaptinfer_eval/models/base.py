@@ -142,34 +142,33 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         choices = {"method": self.method, **self.checkpoint, "dtype": dtype, "attn": attention, **self.settings()}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in choices.items())})"
 
-    def on_answers(self, count: int) -> None:
-        """Called when `count` more requests have been answered; replace it to watch a run."""
-
     # How ---------------------------------------------------------------------------------------------------------
 
     def _run(self, asked: Sequence[Request], answer: Callable[[Sequence[Request], Batch], Sequence[Any]]) -> list[Any]:
         results: list[Any] = [None] * len(asked)
         with tqdm(total=len(asked), disable=self.rank != 0, desc="Model Responding") as progress:
-            for requests, batch in one_ahead(self._load, batches(asked, self.batch_size)):
-                with self._naming(requests):
+            for requests, batch in one_ahead(self.load, batches(asked, self.batch_size)):
+                with self.naming(requests):
                     answers = answer(requests, batch)
                 for request, result in zip(requests, answers, strict=True):
                     results[request.position] = result
                 progress.update(len(requests))
-                self.on_answers(sum(not request.padding for request in requests))
         return results
 
     def _answer(self, requests: Sequence[Request], batch: Batch) -> list[GenerationResult]:
         answers = self.answer(batch, Generation.read(requests[0].generation))
-        return [GenerationResult(a.text, TokenCounts(a.input_tokens, a.output_tokens)) for a in answers]
+        costs = [a.cost for a in answers]
+        counts = [TokenCounts(c.vision_tokens + c.text_tokens, c.generated_tokens) for c in costs]
+        return [GenerationResult(a.text, count) for a, count in zip(answers, counts, strict=True)]
 
-    def _load(self, requests: Sequence[Request]) -> tuple[Sequence[Request], Batch]:
+    def load(self, requests: Sequence[Request]) -> tuple[Sequence[Request], Batch]:
+        """The requests, and the model's inputs for them. May run in another thread while a batch is being answered."""
         prompts = [self._prompt(request) for request in requests]
-        with self._naming(requests):
+        with self.naming(requests):
             return requests, self.encode(prompts)
 
     def _prompt(self, request: Request) -> Prompt:
-        with self._naming([request]):
+        with self.naming([request]):
             task, text = request.task, request.continuation
             document: Any = None if request.split is None else self.task_dict[task][request.split][request.doc_id]
             if self.is_simple or text is not None:  # lmms-eval asks for scores in the form of simple models only
@@ -180,7 +179,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             return self.prompt(messages, continuation, counted=not request.padding)
 
     @contextmanager
-    def _naming(self, batch: Sequence[Request]) -> Iterator[None]:
+    def naming(self, batch: Sequence[Request]) -> Iterator[None]:
         """Exceptions name the requests that were being answered."""
         try:
             yield

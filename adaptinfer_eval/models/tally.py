@@ -1,24 +1,34 @@
-"""What a run really cost: sums over its requests, which can be added across processes."""
+"""What requests really cost: one by one, and in sums that can be added across processes."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from adaptinfer_eval.cost import prefill_macs
+
+@dataclass(frozen=True)
+class Cost:
+    """One request.
+
+    `entering[i]`: vision tokens that entered layer i, as traced (padding left out). `vision_tokens`, `text_tokens`: of
+    its prompt, before pruning. `flops`: 2 × Eq. 5 of AdaptInfer over the traced tokens. `seconds`: its share of its
+    batch's time in `generate`. `schedule`: what the method does to it.
+    """
+
+    schedule: str
+    entering: tuple[int, ...]
+    vision_tokens: int
+    text_tokens: int
+    flops: float
+    seconds: float
+    generated_tokens: int = 0
 
 
 @dataclass
 class Tally:
-    """Sums over the prefills of a run; `a + b` is the tally of both.
-
-    `entering`: by layer, vision tokens that entered it, as traced (padding left out). `flops`: 2 × Eq. 5 of AdaptInfer
-    over the traced tokens. `vision_tokens`, `text_tokens`: of the prompts, before pruning. `schedules`:
-    requests by what the method does to them. `seconds`: spent in `generate`.
-    """
+    """Sums over the costs of some requests; `a + b` is the tally of both. `entering`: by layer."""
 
     requests: int = 0
     entering: Counter[int] = field(default_factory=Counter)
@@ -29,23 +39,15 @@ class Tally:
     generated_tokens: int = 0
     seconds: float = 0.0
 
-    def add(
-        self,
-        entering: Sequence[int],
-        *,
-        vision_tokens: int,
-        text_tokens: int,
-        hidden_size: int,
-        intermediate_size: int,
-        schedule: str,
-    ) -> None:
-        """Count one prompt whose `entering[i]` vision tokens entered layer i."""
+    def add(self, cost: Cost) -> None:
         self.requests += 1
-        self.entering.update(dict(enumerate(entering)))
-        self.flops += 2 * prefill_macs([n + text_tokens for n in entering], hidden_size, intermediate_size)
-        self.vision_tokens += vision_tokens
-        self.text_tokens += text_tokens
-        self.schedules[schedule] += 1
+        self.entering.update(dict(enumerate(cost.entering)))
+        self.flops += cost.flops
+        self.vision_tokens += cost.vision_tokens
+        self.text_tokens += cost.text_tokens
+        self.schedules[cost.schedule] += 1
+        self.generated_tokens += cost.generated_tokens
+        self.seconds += cost.seconds
 
     def __add__(self, other: Tally) -> Tally:
         both = {name: value + getattr(other, name) for name, value in vars(self).items()}
@@ -69,6 +71,7 @@ class Tally:
             "flops": self.flops / self.requests,
             "vision_tokens": self.vision_tokens / self.requests,
             "text_tokens": self.text_tokens / self.requests,
+            "generated_tokens": self.generated_tokens / self.requests,
             "requests": self.requests,
         }
 

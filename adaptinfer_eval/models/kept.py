@@ -1,0 +1,54 @@
+"""Which vision tokens each request kept, small enough to be written down with every answer."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adaptinfer_eval.pruning.trace import Trace
+
+
+def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict[str, Any]]:
+    """Per row of a batch: `kept`, by layer the bits (`pack`) of the prompt's vision tokens that go on after it.
+
+    `is_vision` (B, L): where the prompts' vision tokens stand. `images`: of each row. Merged tokens are in no bit.
+    Where tokens were merged in the vision tower, `assign` is there instead: per vision token the merged token that it
+    went into, as little-endian uint16, compressed, base64; an image's merged tokens follow those of the image before.
+    """
+    rows: list[dict[str, Any]] = [{"kept": {}} for _ in images]
+    for layer, kept in sorted(trace.kept.items()):
+        if trace.assign is not None and layer == -1:
+            continue  # all that is dropped there are fillers
+        length = is_vision.shape[1]
+        # One column more takes what is no token of the prompt: padding (-1) and merged tokens (from `length` on).
+        goes_on = torch.zeros(len(images), length + 1, dtype=torch.bool)
+        columns = kept.cpu()
+        goes_on.scatter_(1, torch.where((columns < 0) | (columns >= length), length, columns), True)
+        for row, bits, vision in zip(rows, goes_on[:, :length], is_vision, strict=True):
+            if vision.any():
+                row["kept"][str(layer)] = pack(bits[vision].numpy())
+    if trace.assign is not None:
+        merged = trace.assign.cpu()[:, 1:] - 1  # row 0 of the tower's output is CLS, which nothing is merged into
+        first = 0
+        for row, count in zip(rows, images, strict=True):
+            if count:
+                own = merged[first : first + count]
+                own = own + torch.arange(count)[:, None] * (int(own.max()) + 1)
+                row["assign"] = base64.b64encode(zlib.compress(own.numpy().astype("<u2").tobytes())).decode()
+            first += count
+    return rows
+
+
+def pack(bits: Any) -> str:
+    """Booleans as base64, eight to a byte, the first in the highest bit."""
+    return base64.b64encode(np.packbits(bits).tobytes()).decode()
+
+
+def unpack(text: str, count: int) -> Any:
+    """The first `count` booleans of `pack`."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
