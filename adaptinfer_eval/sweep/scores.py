@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping
 from adaptinfer_eval.sweep.config import SweepError
 
 MME = ("mme_perception_score", "mme_cognition_score")
-SCALES = {"gpt_eval_score": 1.0, "exact_match": 100.0}
+MMBENCH = "gpt_eval_score"
+EXACT_MATCH = "exact_match"
+SCALES = {MMBENCH: 1.0, EXACT_MATCH: 100.0}
 """Metric → what makes it percent (MMBench's is percent already)."""
 
 
@@ -17,7 +19,7 @@ def check_metrics(task: str, metrics: Iterable[str]) -> None:
     if not {*MME, *SCALES} & set(metrics):
         raise SweepError(
             f"task {task} reports {', '.join(metrics)}; known are {', '.join([*MME, *SCALES])}: "
-            "add its metric to sweep/scores.py"
+            "add its metric to sweep/scores.py and sweep/units.py"
         )
 
 
