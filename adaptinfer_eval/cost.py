@@ -1,15 +1,17 @@
-"""What a method costs on paper: tokens and prefill FLOPs, from shapes alone. Plain numbers, no torch.
+"""What a method costs on paper: tokens and FLOPs, from shapes alone. Plain numbers, no torch.
 
 AdaptInfer (arXiv 2508.06084) Eq. 5: one decoder layer over n tokens, hidden size d, intermediate size m, takes
 4nd² + 2n²d + 3ndm multiply-adds. The papers print these as "FLOPs"; a FLOP counter finds twice as many.
+`prefill_flops` is what such a counter finds in a real prefill, with grouped-query attention and the scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.schedule import mean_count
 
 if TYPE_CHECKING:
@@ -41,6 +43,62 @@ def prefill_macs(tokens_per_layer: Sequence[float], hidden_size: int, intermedia
     """
     d, m = hidden_size, intermediate_size
     return sum(4 * n * d * d + 2 * n * n * d + 3 * n * d * m for n in tokens_per_layer)
+
+
+def decode_macs(cached_per_layer: Sequence[float], hidden_size: int, intermediate_size: int) -> float:
+    """Multiply-adds of one decode step when layer i attends to `cached_per_layer[i]` tokens, Eq. 7."""
+    d, m = hidden_size, intermediate_size
+    return sum(4 * d * d + 2 * n * d + 3 * d * m for n in cached_per_layer)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """A decoder's shape: what Eq. 5 knows of it, its attention heads, and the size of its vocabulary."""
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_size: int
+    vocabulary: int
+
+    @classmethod
+    def of(cls, config: Any) -> Decoder:
+        """From a Hugging Face text configuration."""
+        heads = config.num_attention_heads
+        return cls(
+            num_layers=config.num_hidden_layers,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_heads=heads,
+            num_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_size=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            vocabulary=config.vocab_size,
+        )
+
+
+def prefill_flops(method: Method, decoder: Decoder, *, vision_tokens: int, text_before: int, text_after: int) -> float:
+    """FLOPs (two per multiply-add) of all matrix products in one pruned prefill, as torch's FlopCounterMode finds them.
+
+    Decoder layers with their real heads, attention rows for the scores, what a look-ahead projects for nothing, and
+    lm_head for one token. Attention is counted over the whole square, as counters do. Left out, each below 0.1 % of
+    LLaVA-1.5's prefill: what a method does with the rows (`score`, `prepare`, `merge`), and all that is no matrix
+    product. The vision tower is not in it.
+    """
+    d, queries = decoder.hidden_size, decoder.num_heads * decoder.head_size
+    keys = decoder.num_kv_heads * decoder.head_size
+    lengths = [n + text_before + text_after for n in method.entering(decoder.num_layers, vision_tokens)]
+    weights = d * (2 * queries + 2 * keys + 3 * decoder.intermediate_size)
+    macs = sum(n * weights + 2 * n * n * queries for n in lengths) + d * decoder.vocabulary
+    if isinstance(method, LayerMethod):
+        rows = text_after if method.queries == "text" else 1
+        for stage in method.plan(decoder.num_layers, vision_tokens):
+            before, after = lengths[stage.layer], lengths[stage.layer + 1]
+            macs += rows * before * queries
+            if method.looks_ahead:  # the next layer takes over the keys of the tokens that go on
+                macs += rows * d * queries + (before - after) * d * keys
+    return 2 * macs
 
 
 def audit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -50,9 +49,7 @@ class DecoderWatch:
         handles.append(self.anatomy.text.register_forward_pre_hook(self._before_text, with_kwargs=True))
         handles.append(self.anatomy.layers[0].register_forward_pre_hook(self._bind_cache, with_kwargs=True))
         if self.layers is not None:
-            for index, layer in enumerate(self.anatomy.layers):
-                before_layer = functools.partial(self.layers.before_layer, index)
-                handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+            handles += self.layers.hook()
         return handles
 
     def _before_multimodal(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:

@@ -6,26 +6,25 @@ that belong to it; the layer's K/V for the tokens it computed stay in the cache,
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
 from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
+from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
 from adaptinfer_eval.schedule import Schedule
 
 Kwargs = dict[str, Any]
-
-
-class _Seen(Exception):
-    """Ends a look-ahead as soon as the queries and keys are there."""
 
 
 @dataclass
@@ -66,8 +65,15 @@ class LayerPruner:
         self.stages = {stage.layer for stage in plan(image_tokens)}
         ahead = 1 if method.looks_ahead else 0
         self.observed = {self._attention_module(layer + ahead) for layer in self.stages}
+        self.ahead = LookAhead(self.observed if method.looks_ahead else ())
         self.run: Run | None = None
-        self.looking_ahead = False
+
+    def hook(self) -> list[RemovableHandle]:
+        handles = self.ahead.hook()
+        for index, layer in enumerate(self.layers):
+            before_layer = functools.partial(self.before_layer, index)
+            handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
+        return handles
 
     def _attention_module(self, layer: int) -> Any:
         return self.layers[layer].self_attn
@@ -77,6 +83,7 @@ class LayerPruner:
     def begin(self, prompt: Prompt) -> Run | None:
         """Get ready for the prefill of `prompt`; None when it has no vision token."""
         self.run = None
+        self.ahead.keep(None)
         if any(prompt.vision):
             ends_with_image = any(v and not t for v, t in zip(prompt.vision, prompt.text_after, strict=True))
             if self.method.queries == "text" and ends_with_image:
@@ -137,7 +144,8 @@ class LayerPruner:
         """Prune what layer `index - 1` hands on to layer `index`."""
         method, before = self.method, run.segments[-1].to(hidden.device)
         if method.looks_ahead:
-            self._look_ahead(index, module, hidden, before)
+            assert before.rotary is not None
+            self.ahead.run(module, hidden, before.rotary, self._rows(run))
         assert run.attention is not None, f"no attention was seen for the stage after layer {index - 1}"
         score = method.score(run.attention).to(hidden.device)
         run.attention = None
@@ -156,6 +164,7 @@ class LayerPruner:
             merged = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
         segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)
         run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
+        self.ahead.keep(None if any(made) else order)
         segment.rotary = self._prefill_rotary(before, segment, hidden, order)
         run.segments.append(segment)
         run.first_layers.append(index)
@@ -178,37 +187,21 @@ class LayerPruner:
         """Handler of the model's attention function: compute the rows that the method asked for."""
         run = self.run
         if run is not None and run.step is None and module in self.observed:
-            if self.looking_ahead == self.method.looks_ahead:
+            if self.ahead.running == self.method.looks_ahead:
                 run.attention = self._attention(run, query, key, kwargs)
-            if self.looking_ahead:
-                raise _Seen
+            if self.ahead.running:
+                raise Seen
         return original(module, query, key, value, attention_mask, **kwargs)
 
-    def _look_ahead(self, index: int, module: nn.Module, hidden: Tensor, segment: Segment) -> None:
-        """Run layer `index` up to its attention on the sequence as it is, without touching the cache."""
-        # With a device map the next layer may be on another device, which its own hook would move the input to.
-        device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-        assert segment.rotary is not None
-        if device is not None:
-            hidden = hidden.to(device)
-        self.looking_ahead = True
-        try:
-            self._attention_module(index)(
-                hidden_states=module.input_layernorm(hidden),  # type: ignore[operator]
-                position_embeddings=tuple(part.to(hidden.device) for part in segment.rotary),
-                attention_mask=None,
-            )
-        except _Seen:
-            pass
-        finally:
-            self.looking_ahead = False
+    def _rows(self, run: Run) -> int:
+        """Query rows that the method looks at."""
+        return max(run.prompt.text_after) if self.method.queries == "text" else 1
 
     def _attention(self, run: Run, query: Tensor, key: Tensor, kwargs: Kwargs) -> Attention:
         segment = run.segments[-1].to(query.device)
         index, mask, valid = segment.vision_index, segment.vision_mask, segment.valid
         prepared = None if run.prepared is None else run.prepared.to(query.device)
-        text = max(run.prompt.text_after)
-        rows = text if self.method.queries == "text" else 1
+        text, rows = max(run.prompt.text_after), self._rows(run)
         weights = attention_rows(query, key, kwargs["scaling"], rows, valid, kwargs.get("sliding_window"))
         columns = index[:, None, None, :].expand(-1, weights.shape[1], rows, -1)
         to_vision = weights.gather(3, columns)
