@@ -74,7 +74,7 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     print(render(*table(read_records(Path(sweep.output)), [heading(task) for task in sweep.tasks]), "md"))
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
-        print(f"failed: {failure.cell.id}: {failure.reason}", file=sys.stderr)
+        print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
     if failures:
         raise typer.Exit(1)
 

@@ -10,7 +10,7 @@ import functools
 import inspect
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -96,9 +96,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests, cut at the first stop string."""
         asked = generation_requests(requests, self.is_simple)
-        ignored = {name for request in asked for name in Generation.read(request.generation).ignored}
-        if ignored:
-            logger.warning(f"generation options that transformers does not know, ignored: {sorted(ignored)}")
+        self.warn_of_ignored(asked)
         return self._run(asked, self._answer)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -177,6 +175,12 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 messages = chat_messages(request, document)
             continuation = text(document) if callable(text) else text or ""
             return self.prompt(messages, continuation, counted=not request.padding)
+
+    def warn_of_ignored(self, requests: Iterable[Request]) -> None:
+        """Log the generation options of some requests that are passed over, once."""
+        ignored = {name for request in requests for name in Generation.read(request.generation).ignored}
+        if ignored:
+            logger.warning(f"generation options that transformers does not know, ignored: {sorted(ignored)}")
 
     @contextmanager
     def naming(self, batch: Sequence[Request]) -> Iterator[None]:

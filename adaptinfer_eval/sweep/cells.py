@@ -14,21 +14,32 @@ from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig
 
 @dataclass(frozen=True)
 class Setting:
-    """A method as a sweep runs it: with its options and, unless it takes none, a budget."""
+    """A method as a sweep runs it: with its options and, where it takes one, a budget and a seed.
+
+    `repeat` tells apart measurements of the same, for latency.
+    """
 
     entry: MethodEntry
     budget: float | None = None
     count: Count | None = None
+    seed: int | None = None
+    repeat: int = 0
 
     @property
     def label(self) -> str:
-        return self.entry.label if self.budget is None else f"{self.entry.label}-{self.budget:g}"
+        """Unique in a sweep; the first repeat and seed 0 are not mentioned, so that more can be added later."""
+        budget = "" if self.budget is None else f"-{self.budget:g}"
+        seed = f"-s{self.seed}" if self.seed else ""
+        repeat = f"-r{self.repeat}" if self.repeat else ""
+        return f"{self.entry.label}{budget}{seed}{repeat}"
 
     def arguments(self) -> dict[str, Scalar]:
         given: dict[str, Scalar] = dict(self.entry.options)
         if self.budget is not None:
             budget = int(self.budget) if self.budget == int(self.budget) else self.budget
             given |= {"budget": budget, "count": self.count}
+        if self.seed is not None:
+            given["seed"] = self.seed
         return given
 
     def build(self) -> Method:
@@ -70,18 +81,19 @@ class Planned:
 
 
 def settings(config: SweepConfig) -> list[Setting]:
-    """Every (method, budget), methods without a budget (vanilla, explicit schedules) first."""
+    """Every (method, budget, seed, repeat); methods without a budget (vanilla, explicit schedules) first."""
     once: list[Setting] = []
     swept: list[Setting] = []
     for entry in config.methods:
         fields = {field.name for field in dataclasses.fields(_known(entry.name))}
+        seeds = config.seeds if "seed" in fields and "seed" not in entry.options else (None,)
         if "budget" not in fields or "schedule" in entry.options or "budget" in entry.options:
-            once.append(Setting(entry))
+            once += [Setting(entry, seed=seed) for seed in seeds]
         elif not config.budgets:
             raise SweepError(f"budgets is empty and {entry.label} needs one: give budgets, or a schedule for it")
         else:
-            swept.extend(Setting(entry, budget, config.count) for budget in config.budgets)
-    return once + swept
+            swept += [Setting(entry, budget, config.count, seed) for budget in config.budgets for seed in seeds]
+    return [dataclasses.replace(setting, repeat=n) for n in range(config.repeats) for setting in once + swept]
 
 
 def plan(config: SweepConfig) -> list[Planned]:

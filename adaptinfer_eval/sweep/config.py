@@ -62,7 +62,7 @@ class SweepConfig(_Frozen):
     pretrained: str
     """A hub id, or a folder: in the working directory, or among the data shipped here."""
     model_args: dict[str, Scalar] = {}
-    """More arguments of the backbone's wrapper: revision, conv, image_aspect_ratio, device_map, …"""
+    """More arguments of the backbone's wrapper: revision, conv, image_aspect_ratio, attn_implementation, …"""
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
     budgets: tuple[float, ...]
     """Mean vision tokens per layer; vanilla and explicit schedules run once, without one."""
@@ -72,9 +72,21 @@ class SweepConfig(_Frozen):
     """Questions per task, from the start of the data set; None: all."""
     batch_size: PositiveInt = 1
     dtype: Literal["float32", "float16", "bfloat16", "auto"] = "auto"
-    seed: int = 0
-    workers: PositiveInt = 1
-    """Processes; each loads the model once. 1: in this process."""
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    """A method that has a seed runs once with each; the others once, with the first."""
+    repeats: PositiveInt = 1
+    """Every cell is measured so many times: for latency, answers do not change."""
+    sharing: bool = True
+    """A batch's images are encoded once, for all cells. For latency switch it off."""
+    pool: Literal["inline", "processes", "ray"] | None = None
+    """Where the workers are; None: one worker in this process, several in processes of their own."""
+    workers: PositiveInt | None = None
+    """Each loads the model once; None: one per `gpus_per_worker` GPUs of this machine or of the Ray cluster, at least
+    one."""
+    gpus_per_worker: PositiveInt = 1
+    """More than one: the model is spread over them, for checkpoints that do not fit on one."""
+    ray_address: str | None = None
+    """Of the Ray cluster; None: the one that this machine belongs to, or else a local one."""
     shape: Shape | None = None
     text_tokens: PositiveInt = 66
     """Text tokens of a prompt, for the cost on paper only (66: the mean over the paper's tasks)."""
@@ -91,13 +103,24 @@ class SweepConfig(_Frozen):
 
     @model_validator(mode="after")
     def _unique(self) -> SweepConfig:
-        if self.workers > 1 and self.model_args.get("device_map"):
-            raise ValueError("device_map spreads one model over the devices that several workers share: use workers=1")
-        lists = {"methods": [m.label for m in self.methods], "budgets": self.budgets, "tasks": self.tasks}
+        if "device_map" in self.model_args or "device" in self.model_args:
+            raise ValueError("a worker's devices are its own: give gpus_per_worker instead of device or device_map")
+        if self.pool == "inline" and (self.workers or 1) > 1:
+            raise ValueError(f"pool=inline is one worker, not {self.workers}: use pool=processes or pool=ray")
+        lists = {
+            "methods": [m.label for m in self.methods],
+            "budgets": self.budgets,
+            "tasks": self.tasks,
+            "seeds": self.seeds,
+        }
         for key, items in lists.items():
             if len(set(items)) < len(items):
                 raise ValueError(f"{key} names an entry twice: {', '.join(map(str, items))}")
         return self
+
+    def seed_of(self, setting: int | None) -> int:
+        """What a cell is seeded with, given the seed of its setting."""
+        return self.seeds[0] if setting is None else setting
 
     @property
     def checkpoint(self) -> str:
@@ -164,7 +187,7 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
         if not isinstance(values, dict):
             raise SweepError(f"{override!r}: {parent} has no entries to set")
     value = yaml.safe_load(text)
-    if not parents and key in {"methods", "budgets", "tasks"} and not isinstance(value, list):
+    if not parents and key in {"methods", "budgets", "tasks", "seeds"} and not isinstance(value, list):
         value = [yaml.safe_load(part) for part in str(value).split(",")]
     values[last] = value
 

@@ -5,75 +5,17 @@ The schema is described in results/README.md.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.sweep.cells import Cell
-from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.identity import SAME_IN_A_SWEEP, SCHEMA_VERSION, compare
 
-SCHEMA_VERSION = 1
-SAME_IN_A_SWEEP = (
-    "schema_version",
-    "backbone",
-    "limit",
-    "seed",
-    "dtype",
-    "pretrained",
-    "model_args",
-    "checkpoint",
-    "versions",
-)
 Record = dict[str, Any]
-
-
-def identity(config: SweepConfig, cell: Cell, schedule: str, checkpoint: str, data: str) -> Record:
-    """All that decides a cell's answers: two records with the same identity are the same measurement.
-
-    `checkpoint` and `data` are fingerprints. What must not change answers (batch size, workers) is not in it.
-    """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "backbone": cell.backbone,
-        "method": cell.setting.entry.name,
-        "options": cell.setting.entry.options,
-        "budget": cell.setting.budget,
-        "count": cell.setting.count,
-        "schedule": schedule,
-        "task": cell.task,
-        "limit": config.limit,
-        "seed": config.seed,
-        "dtype": config.dtype,
-        "pretrained": config.pretrained,
-        "model_args": config.model_args,
-        "checkpoint": checkpoint,
-        "data": data,
-        "versions": {name: version(name) for name in ("adaptinfer-eval", "transformers", "torch", "lmms-eval")},
-    }
-
-
-def digest(value: Any) -> str:
-    """SHA-256 of anything JSON can hold, the same on every machine and in every process."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
-    """SHA-256 over a local checkpoint's files; for a hub id, the id and its revision."""
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        return f"{checkpoint}@{revision or 'main'}"
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")):
-        total.update(path.name.encode())
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                total.update(block)
-    return total.hexdigest()
 
 
 def record_path(output: Path, cell: Cell) -> Path:
@@ -91,7 +33,7 @@ def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
     found = json.loads(path.read_text(encoding="utf-8"))
     if found["status"] != "done":
         return False
-    _compare(path, found, wanted, wanted)
+    compare(path, found, wanted, wanted)
     return True
 
 
@@ -100,18 +42,7 @@ def check_folder(output: Path, wanted: Record) -> None:
     for path in sorted((output / "cells").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["status"] == "done":
-            _compare(path, found, wanted, SAME_IN_A_SWEEP)
-
-
-def _compare(path: Path, found: Record, wanted: Record, keys: Iterable[str]) -> None:
-    wanted = json.loads(json.dumps(wanted))
-    changed = [key for key in keys if found.get(key) != wanted[key]]
-    if changed:
-        differences = ", ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in changed)
-        raise SweepError(
-            f"{path} was measured with something else ({differences}): "
-            "give another folder (output=...), or delete that one to measure again"
-        )
+            compare(path, found, wanted, SAME_IN_A_SWEEP)
 
 
 def read_records(folder: Path) -> list[Record]:

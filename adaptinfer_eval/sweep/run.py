@@ -1,96 +1,197 @@
-"""Run a sweep: what is finished stays, the rest goes to a model here or in each of several processes."""
+"""Run a sweep: what is finished stays, the rest is answered by a pool's workers, journaled, scored and recorded."""
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
+import errno
 import os
 import traceback
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rich.progress
 from rich.console import Console
 
+from adaptinfer_eval.models.requests import Request, batches
 from adaptinfer_eval.sweep.cells import Cell, plan
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
-from adaptinfer_eval.sweep.evaluate import Evaluator, Outcome, logged_to
-from adaptinfer_eval.sweep.records import (
-    Record,
-    check_folder,
-    checkpoint_digest,
-    identity,
-    is_finished,
-    write_record,
-    write_text,
-)
-from adaptinfer_eval.sweep.tasks import data_digest, load_tasks, question_counts
-
-Job = tuple[Cell, Record]
-OnAnswers = Callable[[int], None]
+from adaptinfer_eval.sweep.dispatch import dispatch
+from adaptinfer_eval.sweep.identity import checkpoint_digest, data_digest, identity
+from adaptinfer_eval.sweep.journal import Journal, only_run
+from adaptinfer_eval.sweep.logs import logged_to
+from adaptinfer_eval.sweep.pools import open_pool
+from adaptinfer_eval.sweep.records import Record, check_folder, is_finished, write_record, write_text
+from adaptinfer_eval.sweep.shards import ShardQueue, shards
+from adaptinfer_eval.sweep.tasks import load_tasks, questions
+from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
 
 
-def run_sweep(config: SweepConfig, console: Console) -> list[Outcome]:
+@dataclass(frozen=True)
+class Job:
+    """A cell without a result yet: its identity, and where its answers go."""
+
+    cell: Cell
+    identity: Record
+    journal: Journal
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be measured, and why."""
+
+    cell: str
+    reason: str
+
+
+def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
     """Measure every cell that has no record yet, with progress on `console`; returns the cells that failed.
 
-    A setting that the model cannot run is recorded as such and is no failure. SweepError where the output
-    folder holds another sweep's records, and where the model cannot be loaded.
+    A setting that the model cannot run is recorded as such and is no failure. SweepError where the folder holds
+    another sweep's results or another run is writing to it, where the model cannot be loaded, and where the disk is
+    full; what was answered until then stays.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
     output = Path(config.output)
-    log = output / "log.txt"
-    console.print(f"{config.name}: loading tasks; log: {log}", highlight=False, soft_wrap=True)
-    with logged_to(log):
-        _, tasks = load_tasks(config)
-        data = {name: data_digest(task, config.limit) for name, task in tasks.items()}
-    jobs = _jobs(config, data)
-    write_text(output / "config.yaml", config.dump())
-    questions = {name: question_counts(task, config.limit)[0] for name, task in tasks.items()}
-    failed = []
-    with _progress(console) as progress:
-        requests = sum(questions[cell.task] for cell, _ in jobs)
-        bar = progress.add_task("loading the model", total=requests, cells=len(jobs), done=0)
-
-        def on_answers(count: int) -> None:
-            progress.advance(bar, count)
-
-        workers = min(config.workers, len(jobs))
-        run = _in_processes(config, jobs, workers, on_answers) if workers > 1 else _here(config, jobs, on_answers)
-        for done, outcome in enumerate(run, 1):
-            if outcome.status != "done":
-                requests -= questions[outcome.cell.task]
-            if outcome.status == "failed":
-                failed.append(outcome)
-            progress.update(
-                bar, description=f"{outcome.cell.setting.label} {outcome.cell.task}", done=done, total=requests
-            )
-    return failed
+    with only_run(output):
+        console.print(f"{config.name}: loading tasks; log: {output / 'log.txt'}", highlight=False, soft_wrap=True)
+        with logged_to(output / "log.txt"):
+            manager, tasks = load_tasks(config)
+            asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
+            data = {name: data_digest(task, asked[name]) for name, task in tasks.items()}
+        jobs = _jobs(config, data, console)
+        write_text(output / "config.yaml", config.dump())
+        with _progress(console) as progress:
+            return _Run(config, manager, tasks, asked, jobs, progress).go()
 
 
-def _jobs(config: SweepConfig, data: dict[str, str]) -> list[Job]:
-    """Cells without a result; the cells that the model cannot run get their record here."""
+class _Run:
+    """The part of a sweep between its first answer and its last record."""
+
+    def __init__(
+        self,
+        config: SweepConfig,
+        manager: Any,
+        tasks: Mapping[str, Any],
+        asked: Mapping[str, Mapping[int, Request]],
+        jobs: Mapping[str, Job],
+        progress: rich.progress.Progress,
+    ) -> None:
+        self.config, self.manager, self.tasks, self.asked = config, manager, tasks, asked
+        self.open, self.cells = dict(jobs), len(jobs)
+        self.failures: dict[str, Failure] = {}
+        self.progress = progress
+        parts = {name: batches(requests.values(), config.batch_size) for name, requests in asked.items()}
+        docs = {name: [[request.doc_id for request in part] for part in found] for name, found in parts.items()}
+        done = {name: job.journal.done for name, job in jobs.items()}
+        self.shards = shards(docs, [job.cell for job in jobs.values()], done)
+        total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
+        self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
+
+    def go(self) -> list[Failure]:
+        for name in list(self.open):
+            self._record_if_complete(name)
+        reason = ""
+        if self.shards:
+            with closing(open_pool(self.config, len(self.shards))) as pool:
+                queue = ShardQueue(self.shards, pool.workers)
+                for event in dispatch(pool, queue):
+                    if isinstance(event, Ready):
+                        self._refuse(event.cannot_run, queue)
+                    elif isinstance(event, Answered):
+                        self._keep(event)
+                    elif isinstance(event, Failed):
+                        self._fail(event.cell.id, event.reason)
+                    elif isinstance(event, Lost):
+                        reason = event.reason
+        for name in list(self.open):
+            self._fail(name, f"no worker is left ({reason}): start the sweep again to go on")
+        return list(self.failures.values())
+
+    def _keep(self, event: Answered) -> None:
+        if event.cell.id in self.open:
+            self.open[event.cell.id].journal.write(event.worker, event.answers)
+            description = f"{event.cell.setting.label} {event.cell.task}"
+            self.progress.update(self.bar, advance=len(event.answers), description=description)
+            self._record_if_complete(event.cell.id)
+
+    def _record_if_complete(self, name: str) -> None:
+        job = self.open[name]
+        if len(job.journal.done) < len(self.asked[job.cell.task]):
+            return
+        try:
+            with logged_to(Path(self.config.output) / "log.txt"):
+                measured = self._measure(job)
+                self._write(job, "done", "", measured)
+        except Exception as error:
+            if isinstance(error, SweepError):
+                raise
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise SweepError(f"{error}: free some space and start the sweep again: it goes on from here") from error
+            with logged_to(Path(self.config.output) / "log.txt"):
+                traceback.print_exc()
+            self._fail(name, f"{type(error).__name__}: {error}")
+
+    def _measure(self, job: Job) -> Record:
+        from adaptinfer_eval.sweep.score import measure
+
+        return measure(self.config, job.cell, job.journal, self.manager, self.tasks[job.cell.task])
+
+    def _refuse(self, reasons: Mapping[str, str], queue: ShardQueue) -> None:
+        for job in list(self.open.values()):
+            if job.cell.setting.label in reasons:
+                queue.drop(job.cell.id)
+                self._skip(job)
+                self._write(job, "cannot run", reasons[job.cell.setting.label])
+
+    def _fail(self, name: str, reason: str) -> None:
+        if name in self.open:
+            self.failures[name] = Failure(name, reason)
+            self._skip(self.open[name])
+            self._write(self.open[name], "failed", reason)
+
+    def _skip(self, job: Job) -> None:
+        """Its questions will not be asked any more."""
+        (bar,) = self.progress.tasks
+        missing = len(self.asked[job.cell.task]) - len(job.journal.done)
+        self.progress.update(self.bar, total=(bar.total or 0) - missing)
+
+    def _write(self, job: Job, status: str, reason: str, measured: Record | None = None) -> None:
+        counts = {
+            "questions": len(self.asked[job.cell.task]),
+            "questions_available": len(self.tasks[job.cell.task].eval_docs),
+        }
+        head = {"id": job.cell.id, "status": status, "reason": reason}
+        write_record(Path(self.config.output), job.cell, head | job.identity | counts | (measured or {}))
+        del self.open[job.cell.id]
+        self.progress.update(self.bar, done=self.cells - len(self.open))
+
+
+def _jobs(config: SweepConfig, data: Mapping[str, str], console: Console) -> dict[str, Job]:
+    """Cells without a result, by id; the cells that the model cannot run get their record here."""
     output = Path(config.output)
     checkpoint = checkpoint_digest(config.checkpoint, config.model_args.get("revision"))
-    jobs: list[Job] = []
+    wanted: list[tuple[Cell, Record]] = []
     refused: list[tuple[Cell, Record]] = []
     for planned in plan(config):
         for name in config.tasks:
             cell = Cell(config.backbone, planned.setting, name)
             schedule = planned.audit.schedule if planned.audit else ""
-            wanted = identity(config, cell, schedule, checkpoint, data[name])
+            own = identity(config, cell, schedule, checkpoint, data[name])
             if planned.audit is None:
-                head = {"id": cell.id, "status": "cannot run", "reason": planned.reason}
-                refused.append((cell, head | wanted))
+                refused.append((cell, {"id": cell.id, "status": "cannot run", "reason": planned.reason, **own}))
             else:
-                jobs.append((cell, wanted))
-    check_folder(output, (jobs or refused)[0][1])
-    jobs = [(cell, wanted) for cell, wanted in jobs if not is_finished(output, cell, wanted)]
+                wanted.append((cell, own))
+    check_folder(output, (wanted or refused)[0][1])
+    wanted = [(cell, own) for cell, own in wanted if not is_finished(output, cell, own)]
+    jobs = {cell.id: Job(cell, own, Journal(output, cell.id, own)) for cell, own in wanted}
     for cell, record in refused:
         write_record(output, cell, record)
+    for job in jobs.values():
+        if job.journal.torn:
+            console.print(f"{job.journal.path}: its last line was cut off by a crash and is answered again")
     return jobs
 
 
@@ -98,95 +199,8 @@ def _progress(console: Console) -> rich.progress.Progress:
     return rich.progress.Progress(
         rich.progress.TextColumn("{task.fields[done]}/{task.fields[cells]} cells"),
         rich.progress.BarColumn(10),
-        rich.progress.TextColumn("{task.completed}/{task.total:.0f} requests"),
+        rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} requests"),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn("{task.description}"),
         console=console,
     )
-
-
-def _here(config: SweepConfig, jobs: Sequence[Job], on_answers: OnAnswers) -> Iterator[Outcome]:
-    log = Path(config.output) / "log.txt"
-    if jobs:
-        with logged_to(log):
-            evaluator = _load(config, None, on_answers)
-    for job in jobs:
-        with logged_to(log):
-            outcome = evaluator.finish(*job)
-        yield outcome
-
-
-def _load(config: SweepConfig, device: str | None, on_answers: OnAnswers) -> Evaluator:
-    try:
-        return Evaluator(config, device, on_answers)
-    except Exception as error:
-        traceback.print_exc()
-        raise SweepError(f"{config.pretrained} could not be loaded: {type(error).__name__}: {error}") from error
-
-
-def _in_processes(config: SweepConfig, jobs: Sequence[Job], workers: int, on_answers: OnAnswers) -> Iterator[Outcome]:
-    """Every process loads the model once and is handed one cell after the other, over a pipe of its own.
-
-    Nothing is shared between processes, so that one that is killed costs the cell it was at and nothing else.
-    """
-    context = multiprocessing.get_context("spawn")
-    processes: dict[Connection, BaseProcess] = {}
-    for index in range(workers):
-        ours, theirs = context.Pipe()
-        processes[ours] = context.Process(target=_serve, args=(config, index, workers, theirs), daemon=True)
-        processes[ours].start()
-        theirs.close()
-    left = deque(jobs)
-    at: dict[Connection, Job] = {}
-    try:
-        while processes:
-            for pipe in wait(list(processes)):
-                assert isinstance(pipe, Connection)
-                try:
-                    message = pipe.recv()
-                except (EOFError, OSError):
-                    process = processes.pop(pipe)
-                    process.join()
-                    if pipe in at:
-                        yield _lost(config, *at.pop(pipe), f"its process ended (exit code {process.exitcode})")
-                    continue
-                if isinstance(message, int):
-                    on_answers(message)
-                    continue
-                if isinstance(message, SweepError):
-                    raise message
-                if isinstance(message, Outcome):
-                    del at[pipe]
-                    yield message
-                if left:
-                    at[pipe] = left.popleft()
-                with contextlib.suppress(OSError):  # one that has just ended is noticed by its pipe's end
-                    pipe.send(at.get(pipe))
-    finally:
-        for process in processes.values():
-            process.terminate()
-    for job in left:
-        yield _lost(config, *job, "every process has ended")
-
-
-def _lost(config: SweepConfig, cell: Cell, wanted: Record, reason: str) -> Outcome:
-    if is_finished(Path(config.output), cell, wanted):  # its record was written, only the news got lost
-        return Outcome(cell, "done")
-    return Outcome(cell, "failed", f"{reason}: start the sweep again to go on")
-
-
-def _serve(config: SweepConfig, index: int, workers: int, pipe: Connection) -> None:
-    """One process. Sends None when it is ready, numbers of answers, outcomes, or why it could not start."""
-    import torch
-
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    gpus = torch.cuda.device_count()
-    with logged_to(Path(config.output) / f"log.{index}.txt"):
-        try:
-            evaluator = _load(config, f"cuda:{index % gpus}" if gpus else "cpu", pipe.send)
-        except SweepError as error:
-            pipe.send(error)
-            return
-        pipe.send(None)
-        while (job := pipe.recv()) is not None:
-            pipe.send(evaluator.finish(*job))

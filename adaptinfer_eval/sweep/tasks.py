@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import Any
 
+from adaptinfer_eval.models.requests import Request, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
-from adaptinfer_eval.sweep.records import digest
 from adaptinfer_eval.sweep.scores import check_metrics
 
 
@@ -31,13 +30,14 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
     return manager, {name: tasks[name] for name in config.tasks}
 
 
-def question_counts(task: Any, limit: int | None) -> tuple[int, int]:
-    """Questions that a cell asks, and those that the data set has."""
-    available = len(task.eval_docs)
-    return min(limit or available, available), available
-
-
-def data_digest(task: Any, limit: int | None) -> str:
-    """SHA-256 over the questions, their prompts' settings and their answers (images go by their question)."""
-    documents = list(islice(task.eval_docs_no_media, limit))
-    return digest([documents, task.config.generation_kwargs, task.config.lmms_eval_specific_kwargs])
+def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
+    """What a task asks, by document. SweepError unless it asks for one generated answer per document."""
+    task.build_all_requests(limit=limit)
+    kinds = {instance.request_type for instance in task.instances}
+    requests = {request.doc_id: request for request in generation_requests(task.instances, is_simple=False)}
+    if kinds != {"generate_until"} or len(requests) < len(task.instances) or (task.config.repeats or 1) > 1:
+        raise SweepError(
+            f"tasks: {name} asks for {', '.join(sorted(kinds))} {len(task.instances)} times about {len(requests)} "
+            "documents; a sweep takes one generated answer per document: run it with the lmms-eval command"
+        )
+    return requests

@@ -1,0 +1,43 @@
+"""Where a sweep's workers are: in this process, in processes of this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.shards import Shard
+from adaptinfer_eval.sweep.worker import Event
+
+
+class Pool(Protocol):
+    """Some workers, numbered from 0. The first event of each is `Ready`; after `Lost` it is there no more."""
+
+    workers: int
+
+    def send(self, worker: int, shard: Shard) -> None:
+        """Hand a shard to a worker, which may still have others to answer first."""
+
+    def receive(self) -> tuple[int, Event]:
+        """Wait for the next event of any worker that is ready or has shards.
+
+        SweepError where a worker could not load its model.
+        """
+
+    def close(self) -> None:
+        """End all workers, whatever they are at."""
+
+
+def open_pool(config: SweepConfig, shards: int) -> Pool:
+    """The pool that a configuration asks for, with no more workers than can be of use. Imports torch."""
+    from adaptinfer_eval.sweep.pools.inline import Inline
+    from adaptinfer_eval.sweep.pools.processes import Processes, visible_gpus
+
+    if config.pool == "ray":
+        from adaptinfer_eval.sweep.pools.ray import RayActors
+
+        return RayActors(config, shards)
+    gpus = visible_gpus()
+    workers = min(shards, config.workers or max(1, len(gpus) // config.gpus_per_worker))
+    if config.pool == "inline" or (config.pool is None and workers == 1):
+        return Inline(config)
+    return Processes(config, workers, gpus)

@@ -1,0 +1,119 @@
+"""From a cell's answers to its record: upstream's own scoring over the journal, no model needed."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from lmms_eval.api.instance import GenerationResult, Instance, TokenCounts
+from lmms_eval.api.model import lmms
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.loggers import EvaluationTracker
+
+from adaptinfer_eval.models.tally import Tally
+from adaptinfer_eval.sweep.cells import Cell
+from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.journal import Answers, Journal
+from adaptinfer_eval.sweep.records import Record, write_text
+from adaptinfer_eval.sweep.scores import paper_score
+from adaptinfer_eval.sweep.units import units_of
+from adaptinfer_eval.sweep.worker import read_cost
+
+
+class Answered(lmms):  # type: ignore[misc]
+    """A model for lmms-eval that has answered everything already."""
+
+    is_simple = False
+
+    def __init__(self, answers: Answers) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[GenerationResult]:
+        found = [(self.answers[request.doc_id], read_cost(self.answers[request.doc_id])) for request in requests]
+        return [
+            GenerationResult(answer["text"], TokenCounts(cost.vision_tokens + cost.text_tokens, cost.generated_tokens))
+            for answer, cost in found
+        ]
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        raise NotImplementedError("only generated answers are in a journal")
+
+    def generate_until_multi_round(self, requests: Sequence[Instance]) -> list[str]:
+        raise NotImplementedError("only generated answers are in a journal")
+
+
+def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, task: Any) -> Record:
+    """What came out of a cell whose answers are all there: the part of its record that is not its identity."""
+    answers, workers = journal.read()
+    output = Path(config.output)
+    # A folder per cell: some of upstream's files have the same name in all of them.
+    folder = output / "lmms_eval" / cell.id
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+    tracker = EvaluationTracker(output_path=str(folder))
+    seed = config.seed_of(cell.setting.seed)
+    results = simple_evaluate(
+        model=Answered(answers),
+        model_args=f"pretrained={config.pretrained},{cell.setting.arguments()}",
+        tasks=[task],
+        task_manager=manager,
+        batch_size=config.batch_size,
+        limit=config.limit,
+        bootstrap_iters=0,
+        evaluation_tracker=tracker,
+        cli_args=Namespace(output_path=str(folder), process_with_media=False, reasoning_tags=None),
+        datetime_str=stamp,
+        random_seed=seed,
+        numpy_random_seed=seed,
+        torch_random_seed=seed,
+        fewshot_random_seed=seed,
+        process_docs_parallel=1,
+    )
+    samples = results.pop("samples")
+    if len(samples[cell.task]) != len(answers):
+        raise RuntimeError(f"{len(answers)} questions were answered, {len(samples[cell.task])} scored")
+    # Upstream would deep-copy the whole model into its results file.
+    tracker.general_config_tracker.model_source = config.backbone
+    tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
+    tracker.save_results_samples(task_name=cell.task, samples=samples[cell.task])
+    saved = sorted(folder.glob(f"*/{stamp}_samples_*.jsonl"))
+    if not saved:  # upstream logs a failed save and goes on
+        raise OSError(f"the samples were not written to {folder}: is the disk full?")
+    metrics = _metrics(results["results"][cell.task])
+    scores = Path("scores", f"{cell.id}.json")
+    write_text(output / scores, json.dumps(units_of(samples[cell.task]).to_json()))
+    return {
+        "score": paper_score(metrics),
+        "metrics": metrics,
+        "audit": _audit(answers),
+        "answers": str(saved[0].relative_to(output)),
+        "scores": str(scores),
+        **_workers(workers),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _audit(answers: Answers) -> dict[str, Any]:
+    tally = Tally()
+    for answer in answers.values():
+        tally.add(read_cost(answer))
+    return {**tally.audit(), "seconds": tally.seconds / tally.requests}
+
+
+def _workers(workers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How the answers were made; where a sweep went on elsewhere, all of it in order of first use."""
+    ways = {key: list(dict.fromkeys(worker[key] for worker in workers)) for key in workers[0]}
+    return {key: values[0] if len(values) == 1 else values for key, values in ways.items()}
+
+
+def _metrics(results: Mapping[str, Any]) -> dict[str, float]:
+    """Upstream's numbers by metric, without `,none` and the standard errors that were not asked for."""
+    return {
+        name.removesuffix(",none"): float(value)
+        for name, value in results.items()
+        if name.endswith(",none") and "_stderr" not in name and isinstance(value, int | float)
+    }

@@ -1,0 +1,72 @@
+"""What workers are handed: some questions of a task, for all cells that still lack them, so that images are shared."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from adaptinfer_eval.sweep.cells import Cell
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One batch: the questions about `docs` of `task`, and the cells to answer them for, in this order."""
+
+    task: str
+    docs: tuple[int, ...]
+    cells: tuple[Cell, ...]
+
+    def without(self, cell_ids: Iterable[str]) -> Shard:
+        gone = set(cell_ids)
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in gone))
+
+
+def shards(
+    batches: Mapping[str, Sequence[Sequence[int]]], cells: Sequence[Cell], done: Mapping[str, set[int]]
+) -> list[Shard]:
+    """`batches` by task for the cells that have not done them.
+
+    A batch that a cell has done in part (with another batch size, before) becomes a smaller one for that cell.
+    """
+    found = []
+    for task, parts in batches.items():
+        of_task = [cell for cell in cells if cell.task == task]
+        for part in parts:
+            left: dict[tuple[int, ...], list[Cell]] = {}
+            for cell in of_task:
+                docs = tuple(doc for doc in part if doc not in done[cell.id])
+                if docs:
+                    left.setdefault(docs, []).append(cell)
+            found += [Shard(task, docs, tuple(group)) for docs, group in left.items()]
+    return found
+
+
+class ShardQueue:
+    """Shards in order; the last ones are split by cells, so that no worker idles while another has many left."""
+
+    def __init__(self, shards: Iterable[Shard], workers: int) -> None:
+        self.waiting = deque(shards)
+        self.workers = workers
+
+    def take(self) -> Shard | None:
+        """The next one, or None if there is none at the moment."""
+        if not self.waiting:
+            return None
+        shard = self.waiting.popleft()
+        # With fewer shards left than workers, some would idle while others answer for all cells.
+        pieces = self.workers // (len(self.waiting) + 1)
+        if pieces > 1 and len(shard.cells) > 1:
+            part = -(-len(shard.cells) // pieces)
+            self.give_back([replace(shard, cells=shard.cells[part:])])
+            shard = replace(shard, cells=shard.cells[:part])
+        return shard
+
+    def give_back(self, shards: Iterable[Shard]) -> None:
+        """What a worker that is gone had not finished goes first."""
+        self.waiting.extendleft(reversed([shard for shard in shards if shard.cells]))
+
+    def drop(self, cell_id: str) -> None:
+        """No more of a cell that has failed."""
+        left = (shard.without([cell_id]) for shard in self.waiting)
+        self.waiting = deque(shard for shard in left if shard.cells)

@@ -1,0 +1,176 @@
+"""One loaded model with its tasks: takes shards, gives answers as they are made."""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from itertools import groupby
+from typing import Any
+
+from transformers import set_seed
+
+from adaptinfer_eval.method import Method
+from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.kept import kept_tokens
+from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.requests import Request
+from adaptinfer_eval.models.tally import Cost
+from adaptinfer_eval.pruning import pruned
+from adaptinfer_eval.sweep.cells import Cell, settings
+from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.shards import Shard
+from adaptinfer_eval.sweep.tasks import load_tasks, questions
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has loaded its model. `cannot_run`: settings that the model itself refuses, and why."""
+
+    cannot_run: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A batch of one cell. `worker`: what made it (model, device, batch size)."""
+
+    cell: Cell
+    worker: dict[str, Any]
+    answers: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A cell that cannot go on."""
+
+    cell: Cell
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """All cells of a shard are answered or have failed."""
+
+    shard: Shard
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone: its process or machine has ended."""
+
+    reason: str
+
+
+Event = Ready | Answered | Failed | Finished | Lost
+
+
+class Worker:
+    """Loads model and data sets once. SweepError where that fails.
+
+    `add` hands it a shard, whose images are loaded in a thread while others are being answered; `events` answers the
+    shards that it has.
+    """
+
+    def __init__(self, config: SweepConfig) -> None:
+        from lmms_eval.models import get_model
+
+        self.config = config
+        try:
+            _, tasks = load_tasks(config)
+            self.model = get_model(f"vanilla_{config.backbone}")(
+                pretrained=config.checkpoint,
+                batch_size=config.batch_size,
+                dtype=config.dtype,
+                device_map="auto" if config.gpus_per_worker > 1 else None,
+                **config.model_args,
+            )
+        except Exception as error:
+            traceback.print_exc()
+            raise SweepError(f"{config.pretrained} could not be loaded: {type(error).__name__}: {error}") from error
+        self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
+        self.model.task_dict = {name: task.dataset for name, task in tasks.items()}
+        for requests in self.questions.values():
+            self.model.warn_of_ignored(requests.values())
+        self._methods: dict[str, Method] = {}
+        self._loader = ThreadPoolExecutor(1)
+        self._waiting: deque[tuple[Shard, Future[Batch]]] = deque()
+
+    def ready(self) -> Ready:
+        refused = {}
+        for setting in settings(self.config):
+            try:
+                with pruned(self.model.model, setting.build()):
+                    pass
+            except ValueError as error:  # what the shapes of the language model alone could not tell
+                refused[setting.label] = str(error)
+        return Ready(refused)
+
+    def add(self, shard: Shard) -> None:
+        self._waiting.append((shard, self._loader.submit(self._load, shard)))
+
+    def events(self) -> Iterator[Event]:
+        """Answers one of the shards; an error fails the cell that it happened in, with the traceback in the log."""
+        shard, loading = self._waiting.popleft()
+        try:
+            batch = loading.result()
+            if self.config.sharing and len(shard.cells) > 1:
+                batch = self.model.encode_images(batch)
+        except Exception as error:
+            traceback.print_exc()
+            yield from (Failed(cell, f"{type(error).__name__}: {error}") for cell in shard.cells)
+        else:
+            for cell in shard.cells:
+                try:
+                    yield self._answer(cell, shard, batch)
+                except Exception as error:
+                    traceback.print_exc()
+                    yield Failed(cell, f"{type(error).__name__}: {error}")
+        yield Finished(shard)
+
+    @property
+    def idle(self) -> bool:
+        return not self._waiting
+
+    def _requests(self, shard: Shard) -> Sequence[Request]:
+        return [self.questions[shard.task][doc] for doc in shard.docs]
+
+    def _load(self, shard: Shard) -> Batch:
+        batch: Batch = self.model.load(self._requests(shard))[1]
+        return batch
+
+    def _answer(self, cell: Cell, shard: Shard, batch: Batch) -> Answered:
+        if cell.setting.label not in self._methods:
+            self._methods[cell.setting.label] = cell.setting.build()
+        self.model.method = self._methods[cell.setting.label]
+        requests = self._requests(shard)
+        set_seed(self.config.seed_of(cell.setting.seed))  # each batch by itself: others may have been answered before
+        with self.model.naming(requests):
+            answers, trace = self.model.traced_answer(batch, Generation.read(requests[0].generation))
+        is_vision = batch.inputs["input_ids"] == self.model.processor.image_token_id
+        kept = kept_tokens(trace, is_vision, [len(prompt.images) for prompt in batch.prompts])
+        lines = [
+            {"doc": doc, "text": answer.text, **_cost(answer.cost), **row}
+            for doc, answer, row in zip(shard.docs, answers, kept, strict=True)
+        ]
+        how = {
+            "model": repr(self.model),
+            "device": str(self.model.device),
+            "batch_size": self.config.batch_size,
+            "sharing": batch.features is not None,
+        }
+        return Answered(cell, how, lines)
+
+
+def _cost(cost: Cost) -> dict[str, Any]:
+    """A cost as JSON; `entering` as runs of layers: vision tokens, number of layers."""
+    runs = [[tokens, len(list(layers))] for tokens, layers in groupby(cost.entering)]
+    return {**asdict(cost), "entering": runs, "seconds": round(cost.seconds, 6)}
+
+
+def read_cost(answer: Mapping[str, Any]) -> Cost:
+    """The cost of a journal's answer."""
+    known = {field.name: answer[field.name] for field in fields(Cost)}
+    entering = tuple(tokens for tokens, layers in answer["entering"] for _ in range(layers))
+    return Cost(**{**known, "entering": entering})
