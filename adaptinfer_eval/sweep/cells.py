@@ -124,12 +124,12 @@ def model_shape(config: SweepConfig) -> Shape:
         if config.shape is None:
             raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`") from None
         return config.shape
-    text, vision = found.get_text_config(), found.vision_config
+    text = found.get_text_config()
     return Shape(
         num_layers=text.num_hidden_layers,
         hidden_size=text.hidden_size,
         intermediate_size=text.intermediate_size,
-        vision_tokens=(vision.image_size // vision.patch_size) ** 2,
+        vision_tokens=found.image_seq_length,
     )
 
 

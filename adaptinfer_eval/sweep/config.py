@@ -58,7 +58,7 @@ class SweepConfig(_Frozen):
     """What a sweep runs. Every key may stand in the YAML file or on the command line."""
 
     name: str = Field(min_length=1)
-    backbone: Literal["llava"] = "llava"
+    backbone: Literal["llava", "internvl"] = "llava"
     pretrained: str
     """A hub id, or a folder: in the working directory, or among the data shipped here."""
     model_args: dict[str, Scalar] = {}
@@ -124,9 +124,10 @@ class SweepConfig(_Frozen):
 
     @property
     def checkpoint(self) -> str:
-        """`pretrained`, with a folder among the shipped data made absolute."""
+        """`pretrained`, made absolute if it is a folder: in the working directory, or among the shipped data."""
         here = Path(self.pretrained)
-        return str(shipped(self.pretrained) or here) if not here.is_dir() else str(here)
+        found = here.resolve() if here.is_dir() else shipped(self.pretrained)
+        return str(found or self.pretrained)
 
     def dump(self) -> str:
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
