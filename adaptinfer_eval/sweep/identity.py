@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -65,7 +66,7 @@ def compare(where: object, found: Mapping[str, Any], wanted: Mapping[str, Any], 
     wanted = json.loads(json.dumps(wanted))
     changed = [key for key in keys if found.get(key) != wanted[key]]
     if changed:
-        differences = ", ".join(f"{key} was {found.get(key)!r}, is {wanted[key]!r}" for key in changed)
+        differences = ", ".join(f"{key} was {found.get(key)!r:.60}, is {wanted[key]!r:.60}" for key in changed)
         raise SweepError(
             f"{where} was measured with something else ({differences}): "
             "give another folder (output=...), or delete that one to measure again"
@@ -78,6 +79,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@functools.cache
 def code_digest(method: str) -> str:
     """SHA-256 over the source of the engine, of the wrappers and of the method's own module."""
     package = [path for folder in (".", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]

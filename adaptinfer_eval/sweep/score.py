@@ -40,6 +40,9 @@ class Answered(lmms):  # type: ignore[misc]
             for answer, cost in found
         ]
 
+    def clean(self) -> None:
+        """Nothing to free; upstream's own collects garbage for half a second."""
+
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         raise NotImplementedError("only generated answers are in a journal")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event
 
@@ -33,8 +33,10 @@ def open_pool(config: SweepConfig, shards: int) -> Pool:
     from adaptinfer_eval.sweep.pools.processes import Processes, visible_gpus
 
     if config.pool == "ray":
-        from adaptinfer_eval.sweep.pools.ray import RayActors
-
+        try:
+            from adaptinfer_eval.sweep.pools.ray import RayActors
+        except ModuleNotFoundError as error:
+            raise SweepError("pool=ray needs Ray: pip install 'adaptinfer-eval[ray]'") from error
         return RayActors(config, shards)
     gpus = visible_gpus()
     workers = min(shards, config.workers or max(1, len(gpus) // config.gpus_per_worker))
