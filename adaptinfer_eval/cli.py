@@ -12,7 +12,11 @@ from rich.console import Console
 from tabulate import tabulate
 
 from adaptinfer_eval.method import available_methods, get_method
-from adaptinfer_eval.report.table import heading, layout, render, table
+from adaptinfer_eval.report.layouts import Layout, heading, layout
+from adaptinfer_eval.report.published import DEFAULT_LINEAGE
+from adaptinfer_eval.report.render import render
+from adaptinfer_eval.report.table import make_table
+from adaptinfer_eval.report.units import read_units
 from adaptinfer_eval.sweep.cells import plan as plan_sweep
 from adaptinfer_eval.sweep.config import SweepError, load_config
 from adaptinfer_eval.sweep.records import read_records
@@ -71,7 +75,7 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
 
     sweep = load_config(config, _layers(overrides, full))
     failures = run_sweep(sweep, Console(stderr=True))
-    print(render(*table(read_records(Path(sweep.output)), [heading(task) for task in sweep.tasks]), "md"))
+    _show(Path(sweep.output), Layout(tuple(heading(task) for task in sweep.tasks)), "md")
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
         print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
@@ -81,12 +85,37 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
 
 @app.command("table")
 def print_table(
-    number: Annotated[int, typer.Argument(help="Number of the paper's table: 1 or 4.")],
-    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
+    number: Annotated[str, typer.Argument(help="The paper's number of the table: 1, 2, 4, 5 or a6.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of a sweep's results; by default that of the table's configuration.")
+    ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
+    lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with.")] = DEFAULT_LINEAGE,
 ) -> None:
-    """Print one of the paper's tables from a sweep's records."""
-    print(render(*table(read_records(results), layout(number)), form))
+    """Print one of the paper's tables from a sweep's records, beside the published numbers."""
+    _show(results or Path("results/runs", layout(number).config), layout(number), form, lineage)
+
+
+@app.command()
+def figure(
+    number: Annotated[str, typer.Argument(help="The paper's number of the figure: 5.")],
+    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
+    output: Annotated[Path, typer.Option(help="Files to write, without .png and .svg.")] = Path("figure5"),
+) -> None:
+    """Draw the trend of the accuracy ratio over budgets, as PNG and SVG."""
+    from adaptinfer_eval.report.figure import save_trends
+    from adaptinfer_eval.report.trend import trends
+
+    if number != "5":
+        raise SweepError(f"no figure {number!r}: there is 5")
+    records = read_records(results)
+    for path in save_trends(trends(records, read_units(results, records)), output):
+        print(path)
+
+
+def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:
+    records = read_records(folder)
+    print(render(make_table(records, read_units(folder, records), columns, lineage), form))
 
 
 def _layers(overrides: list[str] | None, full: bool) -> list[str]:

@@ -1,0 +1,105 @@
+"""The papers' tables: their columns, and which records make a line of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from adaptinfer_eval.schedule import Schedule
+from adaptinfer_eval.sweep.config import SweepError, nearest
+
+Record = Mapping[str, Any]
+
+HEADINGS = {"mme": "MME", "gqa": "GQA", "mmbench": "MMBench", "scienceqa": "SQA", "textvqa": "TextVQA"}
+"""Part of a task's name → its heading in the papers."""
+TITLES = {
+    "vanilla": "Vanilla",
+    "tome": "ToMe",
+    "fastv": "FastV",
+    "pdrop": "PDrop",
+    "sparsevlm": "SparseVLM",
+    "adaptinfer": "AdaptInfer",
+}
+"""The papers' spelling and order of methods; others come after them, by name."""
+LOCATIONS = {"1,10,20": "Ours", "0,9,18,27": "Uniform", "2,12,22": "Uniform", "1": "Single", "random": "Random"}
+"""Table 5: layers to prune after → what the paper calls them."""
+RANDOM_LOCATIONS = ("3", "2,15", "2,8,16", "2,4,8,16", "3,6,23")
+"""Table 5: the five sets of layers that its line "Random" is the mean of."""
+
+
+class Place(NamedTuple):
+    """The line that a record belongs to; records of one line in one task are averaged."""
+
+    title: str
+    name: str
+    """What published.yaml calls the line."""
+    location: str
+    """Table 5 only: layers to prune after."""
+    budget: float | None
+    rank: int
+    """Order among lines with as many vision tokens."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Columns of a table, and how its lines are made."""
+
+    headings: tuple[str, ...]
+    config: str = ""
+    """The configuration that measures the paper's table; also its name in published.yaml. Empty: no paper's table."""
+    by_location: bool = False
+    """AdaptInfer's lines are sets of layers to prune after, as in Table 5."""
+    budget: float | None = None
+    """With `by_location`, what explicit schedules aim at."""
+
+    def place(self, record: Record) -> Place:
+        if self.by_location and (location := pruning_location(record)):
+            name, shown = ("random", "–") if location in RANDOM_LOCATIONS else (location, location)
+            rank = list(LOCATIONS).index(name) if name in LOCATIONS else len(LOCATIONS)
+            return Place(LOCATIONS.get(name, "Other"), name, shown, record["budget"] or self.budget, rank)
+        method: str = record["method"]
+        options = ", ".join(f"{key}={value}" for key, value in record["options"].items())
+        title = TITLES.get(method, method)
+        rank = list(TITLES).index(method) if method in TITLES else len(TITLES)
+        return Place(f"{title} ({options})" if options else title, method, "–", record["budget"], rank)
+
+    def variant(self, record: Record) -> str:
+        """What tells records of one line apart, besides seed and repeat."""
+        return pruning_location(record) if self.by_location else ""
+
+    def variants(self, name: str) -> tuple[str, ...]:
+        """Variants that a line's mean needs to be what the paper's is."""
+        return RANDOM_LOCATIONS if self.by_location and name == "random" else ()
+
+
+LAYOUTS = {
+    "1": Layout(("MME", "GQA", "MMBench", "SQA", "TextVQA"), "table1"),
+    "2": Layout(("MME", "SQA", "TextVQA"), "table2"),
+    "4": Layout(("MME", "TextVQA"), "table4"),
+    "5": Layout(("MME", "GQA", "TextVQA"), "table5", by_location=True, budget=128),
+    "a6": Layout(("MME", "MMBench", "TextVQA"), "table_a6"),
+}
+"""The paper's number of a table → its layout."""
+
+
+def layout(number: str) -> Layout:
+    """The layout of the paper's table `number`; SweepError where there is none here."""
+    if number.lower() not in LAYOUTS:
+        raise SweepError(f"no layout for table {number!r}{nearest(number, LAYOUTS)}")
+    return LAYOUTS[number.lower()]
+
+
+def heading(task: str) -> str:
+    """The papers' heading for a task: `…_textvqa` → TextVQA; an unknown task keeps its name."""
+    return next((title for part, title in HEADINGS.items() if part in task), task)
+
+
+def pruning_location(record: Record) -> str:
+    """Layers that an AdaptInfer record prunes after, `1,10,20`; empty for other methods."""
+    if record["method"] != "adaptinfer":
+        return ""
+    if "layers" in record["options"]:
+        return str(record["options"]["layers"]).replace("/", ",")
+    schedule = record["options"].get("schedule") or record["schedule"]
+    return ",".join(str(stage.layer) for stage in Schedule.parse(schedule.replace("/", ","))) if schedule else ""

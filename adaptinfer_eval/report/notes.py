@@ -1,0 +1,107 @@
+"""What a reader must know to read a table: the notes below it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from adaptinfer_eval.report.bootstrap import RESAMPLES
+from adaptinfer_eval.report.layouts import Layout
+from adaptinfer_eval.report.published import Published
+from adaptinfer_eval.report.ratios import Ratio
+from adaptinfer_eval.report.rows import Line, Member
+
+
+def notes_of(
+    lines: Sequence[Line],
+    ratios: Sequence[Ratio | None],
+    layout: Layout,
+    known: Published | None,
+    lineage: str,
+    mismatch: str,
+) -> list[str]:
+    """`known`: what `lineage` prints for the table, if anything; `mismatch`: why it is not compared."""
+    records = [record for line in lines for cell in line.cells.values() for record in cell.records.values()]
+    counts = sorted({str(record["count"]) for record in records if record["count"]})
+    notes = [
+        f"Avg. tokens: the budget, in vision tokens per layer ({', '.join(counts) or 'none'}). Entering, "
+        "leaving: vision tokens that a layer computed and passed on, measured. FLOPs: prefill by the paper's "
+        "Eq. 5, where a multiply-add is one operation. All are means over the line's tasks.",
+    ]
+    if any(ratio and ratio.interval for ratio in ratios):
+        notes.append(
+            f"95 % interval: of the accuracy ratio, over the choice of questions (paired bootstrap, {RESAMPLES} "
+            "resamples, the same for all lines; MME by image within its categories, MMBench by question with all its "
+            "circular copies). Other seeds or models may differ by more."
+        )
+    if any(ratio and ratio.group for ratio in ratios):
+        notes.append(
+            "Group: lines with as many tokens that share a letter do not differ: the 95 % interval of the difference "
+            "of their accuracy ratios contains 0 (each pair by itself, without correction for their number)."
+        )
+    if any(ratio is None for ratio in ratios):
+        notes.append(
+            "Acc. ratio –: the line or vanilla has no score in one of the columns, they were asked other questions, "
+            "or vanilla's score is 0."
+        )
+    if any(ratio and ratio.interval is None for ratio in ratios):
+        notes.append("95 % interval –: too few questions, a resample leaves vanilla nothing right.")
+    return [*notes, *_published(layout, known, lineage, mismatch), *_means(lines), *_limits(lines), *_reasons(lines)]
+
+
+def _published(layout: Layout, known: Published | None, lineage: str, mismatch: str) -> list[str]:
+    if not layout.config:
+        return []
+    if known is None:
+        return [f"Published numbers: {lineage} has none for this table."]
+    if mismatch:
+        return [f"Published numbers ({lineage}) are not compared: {mismatch}."]
+    return [f"published: {lineage}, {known.source}; {known.model}. difference: measured - published, in the same unit."]
+
+
+def _means(lines: Sequence[Line]) -> list[str]:
+    """Which measurements a line is the mean of."""
+    lists: dict[str, list[str]] = {}
+    for line in lines:
+        if len(line.members) > 1 and any(cell.status == "done" for cell in line.cells.values()):
+            lists.setdefault(_members(sorted(line.members)), []).append(f"{line.place.title} at {line.tokens:g} tokens")
+    return [f"{', '.join(titles)}: mean ± standard deviation over {members}." for members, titles in lists.items()]
+
+
+def _members(members: Sequence[Member]) -> str:
+    variants = sorted({member.variant for member in members}, key=lambda variant: (variant.count(","), variant))
+    seeds = sorted({member.seed for member in members})
+    repeats = {member.repeat for member in members}
+    parts = []
+    if len(variants) > 1:
+        parts.append("pruning locations " + ", ".join(f"{{{variant}}}" for variant in variants))
+    if len(seeds) > 1:
+        parts.append(f"seeds {', '.join(map(str, seeds))}")
+    if len(repeats) > 1:
+        parts.append(f"{len(repeats)} repeats")
+    return " and ".join(parts)
+
+
+def _limits(lines: Sequence[Line]) -> list[str]:
+    asked = {
+        (title, record["questions"], record["questions_available"])
+        for line in lines
+        for title, cell in line.cells.items()
+        for record in cell.measured
+    }
+    limited = [f"{title} {some} of {available}" for title, some, available in sorted(asked) if some < available]
+    return [f"* not the whole task, only its first questions: {', '.join(limited)}."] if limited else []
+
+
+def _reasons(lines: Sequence[Line]) -> list[str]:
+    """Why cells have no score, equal reasons once with their tasks."""
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        setting = line.place.title + (f", {line.place.budget:g} tokens" if line.place.budget else "")
+        for cell in line.cells.values():
+            for member, record in sorted(cell.records.items()):
+                if record["status"] != "done":
+                    which = f", pruning after {member.variant}" if member.variant else ""
+                    which += f", seed {member.seed}" if len({other.seed for other in line.members}) > 1 else ""
+                    text = f"{setting}{which}: {record['status']}: {record['reason']}"
+                    reasons.setdefault(text, []).append(record["task"])
+    return [f"{reason} ({', '.join(tasks)})" for reason, tasks in reasons.items()]

@@ -1,0 +1,66 @@
+"""Numbers that papers print, from results/published.yaml, and whether a sweep may be compared with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from adaptinfer_eval.report.layouts import Layout, Record
+from adaptinfer_eval.report.rows import Line
+from adaptinfer_eval.sweep.config import SweepError, nearest, shipped
+
+DEFAULT_LINEAGE = "adaptinfer_v1"
+RATIO = "ratio"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of one lineage: rows[name][tokens] has a number, or None where none is printed, for every column."""
+
+    source: str
+    model: str
+    count: str
+    columns: tuple[str, ...]
+    rows: Mapping[str, Mapping[float, Sequence[float | None]]]
+
+    def row(self, line: Line) -> dict[str, float]:
+        """By heading, and under RATIO the accuracy ratio; empty where nothing is published for the line."""
+        by_tokens = self.rows.get(line.place.name, {})
+        if line.method == "vanilla" and len(by_tokens) == 1:  # its tokens are the model's: there is no other budget
+            (numbers,) = by_tokens.values()
+        else:
+            numbers = by_tokens.get(line.tokens, [None] * len(self.columns))
+        return {title: n for title, n in zip(self.columns, numbers, strict=True) if n is not None}
+
+    def mismatch(self, records: Sequence[Record]) -> str:
+        """Why the sweep is not a measurement of what is published; empty where it is."""
+        models = {record["checkpoint"].split("@")[0] for record in records}
+        if models != {self.model}:
+            return f"they are of {self.model}, and the sweep's checkpoint is {records[0]['pretrained']}"
+        counts = {record["count"] for record in records} - {None}
+        if counts - {self.count}:
+            return f"their budgets count tokens {self.count}, and the sweep's tokens {', '.join(sorted(counts))}"
+        return ""
+
+
+def published(layout: Layout, lineage: str) -> Published | None:
+    """What `lineage` prints for the table; None where it prints nothing. SweepError where there is no such lineage."""
+    found = _read()
+    if lineage not in found:
+        raise SweepError(f"no lineage {lineage!r} in published.yaml{nearest(lineage, found)}")
+    tables = found[lineage]["tables"]
+    block = tables.get(layout.config)
+    if block is None:
+        return None
+    return Published(found[lineage]["source"], block["model"], block["count"], tuple(block["columns"]), block["rows"])
+
+
+def _read() -> dict[str, Any]:
+    path = shipped("results/published.yaml")
+    if path is None:
+        raise SweepError("results/published.yaml is not installed: reinstall adaptinfer-eval")
+    found: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,133 @@
+"""A table as Markdown, CSV or LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from statistics import fmean
+
+import pandas as pd
+
+from adaptinfer_eval.report.published import RATIO
+from adaptinfer_eval.report.rows import Line, spread
+from adaptinfer_eval.report.table import Table
+from adaptinfer_eval.sweep.config import SweepError
+
+ACC_RATIO = "Acc. ratio (%)"
+Row = dict[str, str]
+
+
+def render(table: Table, form: str) -> str:
+    """The table as `md`, `csv` or `tex`, the notes below it (in csv and tex as comments)."""
+    if form == "csv":
+        return pd.DataFrame(csv_rows(table)).to_csv(index=False) + "\n".join(f"# {note}" for note in table.notes)
+    frame = pd.DataFrame(stacked_rows(table))
+    align = ("left", *["right"] * (len(frame.columns) - 1))
+    if form == "md":
+        body = frame.to_markdown(index=False, colalign=align, disable_numparse=True, tablefmt="github")
+        return f"{body}\n\n" + "\n".join(table.notes)
+    if form == "tex":
+        column_format = "".join(side[0] for side in align)
+        body = str(frame.to_latex(index=False, escape=True, column_format=column_format))
+        return body + "\n".join(f"% {note}" for note in table.notes)
+    raise SweepError(f"unknown format {form!r}: md, csv or tex")
+
+
+def stacked_rows(table: Table) -> list[Row]:
+    """Below a measured line its published values and the differences, where there are any."""
+    rows = []
+    for number, line in enumerate(table.lines):
+        ratio = table.ratios[number]
+        between = f"{ratio.interval[0]:.1f}–{ratio.interval[1]:.1f}" if ratio and ratio.interval else "–"
+        if line.method == "vanilla":
+            between = ""  # it is what the others are compared with
+        scores = {title: _cell(line, title) for title in table.layout.headings}
+        shown = "–" if ratio is None else f"{ratio.value:.1f}" + _plus_minus(RATIO, ratio.spread)
+        measured = {**scores, ACC_RATIO: shown, "95 % interval": between, "Group": ratio.group if ratio else ""}
+        head = _head(table, line)
+        rows.append({**head, **measured, **_audit(table, line)})
+        printed, differences = _compared(table, number)
+        for name, values in (("published", printed), ("difference", differences)):
+            if values:
+                rows.append({**dict.fromkeys(rows[-1], ""), "Method": name, **values})
+    return rows
+
+
+def csv_rows(table: Table) -> list[Row]:
+    """A line each; what there is beside the measured score has columns of its own."""
+    rows = []
+    spreads = any(len(line.members) > 1 for line in table.lines)
+    titles = [*table.layout.headings, ACC_RATIO]
+    for number, line in enumerate(table.lines):
+        ratio = table.ratios[number]
+        low, high = (f"{end:.1f}" for end in ratio.interval) if ratio and ratio.interval else ("", "")
+        row = {**_head(table, line), **{title: _cell(line, title, "") for title in table.layout.headings}}
+        row |= {ACC_RATIO: "–" if ratio is None else f"{ratio.value:.1f}", "Ratio low": low, "Ratio high": high}
+        row |= {"Group": ratio.group if ratio else "", **_audit(table, line)}
+        if spreads:
+            deviations = {title: _plus_minus(title, _spread(line, title), "") for title in table.layout.headings}
+            deviations[ACC_RATIO] = _plus_minus(RATIO, ratio.spread if ratio else None, "")
+            row |= {f"{title} ±": deviations[title] for title in titles}
+        if table.published:
+            printed, differences = _compared(table, number)
+            row |= {f"{title} published": printed.get(title, "") for title in titles}
+            row |= {f"{title} difference": differences.get(title, "") for title in titles}
+        rows.append(row)
+    return rows
+
+
+def _head(table: Table, line: Line) -> Row:
+    measured = line.tokens != float("inf")
+    location = {"Pruning loc.": line.place.location} if table.layout.by_location else {}
+    return {"Method": line.place.title, **location, "Avg. tokens": f"{line.tokens:g}" if measured else "–"}
+
+
+def _audit(table: Table, line: Line) -> Row:
+    """Means over the line's measured tasks, each counting alike."""
+    unit, size = table.flops
+    forms = {"entering": ("Entering", "{:.1f}", 1.0), "leaving": ("Leaving", "{:.1f}", 1.0)}
+    forms |= {"flops": (unit, "{:.3g}", 0.5 / size)}
+    return {
+        title: form.format(scale * fmean(values)) if (values := line.audits(key)) else "–"
+        for key, (title, form, scale) in forms.items()
+    }
+
+
+def _cell(line: Line, title: str, plus_minus: str = " ±") -> str:
+    """The score, `*` where it is not of the whole task; without one, what is wrong."""
+    cell = line.cells[title]
+    if cell.score is None:
+        return cell.status
+    deviation = _plus_minus(title, _spread(line, title), plus_minus) if plus_minus else ""
+    return _number(title, cell.score) + deviation + ("*" if cell.limited else "")
+
+
+def _spread(line: Line, title: str) -> float | None:
+    cell = line.cells[title]
+    return spread(list(cell.scores.values())) if cell.status == "done" else None
+
+
+def _plus_minus(title: str, deviation: float | None, sign: str = " ±") -> str:
+    return "" if deviation is None else sign + _number(title, deviation)
+
+
+def _number(title: str, value: float, sign: str = "") -> str:
+    """MME in points, everything else with a decimal; never -0."""
+    digits = 0 if title == "MME" else 1
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
+def _compared(table: Table, number: int) -> tuple[Row, Row]:
+    """Published values and the differences to them, by column; empty where nothing is published for the line."""
+    line, ratio = table.lines[number], table.ratios[number]
+    printed = table.published.row(line) if table.published else {}
+    found: Mapping[str, float | None] = {
+        **{title: cell.score for title, cell in line.cells.items()},
+        RATIO: ratio.value if ratio else None,
+    }
+    columns = {title: ACC_RATIO if title == RATIO else title for title in found}
+    shared = {title: value for title, value in printed.items() if title in found}
+    differences = {t: value - shared[t] for t, value in found.items() if t in shared and value is not None}
+    return (
+        {columns[title]: _number(title, value) for title, value in shared.items()},
+        {columns[title]: _number(title, value, "+") for title, value in differences.items()},
+    )

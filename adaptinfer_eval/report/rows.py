@@ -1,0 +1,122 @@
+"""From records to a table's lines. A line's cell may stand for several records: seeds, repeats, pruning locations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from adaptinfer_eval.report.layouts import Layout, Place, Record, heading
+from adaptinfer_eval.sweep.config import SweepError
+
+
+class Member(NamedTuple):
+    """One of the measurements that a line is the mean of."""
+
+    variant: str
+    seed: int
+    repeat: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a line has in one task; `wanted` are the members that it needs for a mean."""
+
+    records: dict[Member, Record]
+    wanted: frozenset[Member]
+
+    @property
+    def status(self) -> str:
+        """`done` only where all members are; else what is wrong with the first that is not."""
+        states = [self.records[member]["status"] if member in self.records else "missing" for member in self.wanted]
+        wrong = sorted(state for state in states if state != "done")
+        if states and not wrong:
+            return "done"
+        return f"{wrong[0]} ({len(wrong)} of {len(states)})" if len(states) > 1 else (wrong or ["missing"])[0]
+
+    @property
+    def scores(self) -> dict[Member, float]:
+        """Of the members that were measured, on the papers' scale."""
+        return {m: record["score"] for m, record in sorted(self.records.items()) if record["status"] == "done"}
+
+    @property
+    def score(self) -> float | None:
+        """Mean over the members; None unless all were measured."""
+        return fmean(self.scores.values()) if self.status == "done" else None
+
+    @property
+    def limited(self) -> bool:
+        return any(record["questions"] < record["questions_available"] for record in self.measured)
+
+    @property
+    def measured(self) -> list[Record]:
+        return [record for record in self.records.values() if record["status"] == "done"]
+
+    def comparable(self, other: Cell) -> bool:
+        """Both measured, on the same questions."""
+        asked = {(record["questions"], record["data"]) for record in self.measured + other.measured}
+        return self.status == other.status == "done" and len(asked) == 1
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table; `cells` has an entry for every column."""
+
+    place: Place
+    method: str
+    cells: dict[str, Cell]
+
+    @cached_property
+    def tokens(self) -> float:
+        """The budget; without one, the tokens that left each layer, rounded; infinite where nothing was measured."""
+        if self.place.budget is not None:
+            return self.place.budget
+        leaving = self.audits("leaving")
+        return round(fmean(leaving)) if leaving else float("inf")
+
+    def audits(self, key: str) -> list[float]:
+        """One value per task with a measurement, the mean over its members: tasks count alike."""
+        means = [[record["audit"][key] for record in cell.measured] for cell in self.cells.values()]
+        return [fmean(values) for values in means if values]
+
+    @property
+    def members(self) -> frozenset[Member]:
+        return next(iter(self.cells.values())).wanted
+
+
+def lines_of(records: Sequence[Record], layout: Layout) -> list[Line]:
+    """The table's lines: many vision tokens first, among equals in the papers' order.
+
+    SweepError where two tasks of the sweep have the same heading.
+    """
+    found: dict[Place, dict[str, dict[Member, Record]]] = {}
+    tasks: dict[str, str] = {}
+    for record in records:
+        title = heading(record["task"])
+        if tasks.setdefault(title, record["task"]) != record["task"]:
+            raise SweepError(
+                f"two tasks stand for {title} ({tasks[title]}, {record['task']}): run them in sweeps of their own"
+            )
+        member = Member(layout.variant(record), record["seed"], record["repeat"])
+        found.setdefault(layout.place(record), {}).setdefault(title, {})[member] = record
+    lines = [_line(place, cells, layout) for place, cells in found.items()]
+    return sorted(lines, key=lambda line: (-line.tokens, line.place.rank, line.place.title, line.place.name))
+
+
+def _line(place: Place, cells: dict[str, dict[Member, Record]], layout: Layout) -> Line:
+    members = {member for of_task in cells.values() for member in of_task}
+    lacking = set(layout.variants(place.name)) - {member.variant for member in members}
+    wanted = frozenset(members | {Member(variant, 0, 0) for variant in lacking})
+    method = next(record["method"] for of_task in cells.values() for record in of_task.values())
+    return Line(place, method, {title: Cell(cells.get(title, {}), wanted) for title in layout.headings})
+
+
+def vanilla_of(lines: Sequence[Line]) -> Line | None:
+    return next((line for line in lines if line.method == "vanilla"), None)
+
+
+def spread(values: Sequence[float]) -> float | None:
+    """Sample standard deviation; None of a single value."""
+    return stdev(values) if len(values) > 1 else None
