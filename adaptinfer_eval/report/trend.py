@@ -38,8 +38,8 @@ class Trends:
     """What a reader must know: that only the first questions were asked, and which settings have no point."""
 
 
-def trends(records: Sequence[Record], units: Mapping[str, Units]) -> Trends:
-    """One panel for the mean over the sweep's tasks, and one for each of the paper's two that is among several.
+def trends(records: Sequence[Record], units: Mapping[str, Units], tasks: Sequence[str] = PAPER_TASKS) -> Trends:
+    """One panel for the mean over the sweep's tasks, and one for each of `tasks` (headings) that is among several.
 
     A setting without a ratio (a cell that is missing, failed or cannot run) has no point. SweepError where no method
     has one.
@@ -53,7 +53,7 @@ def trends(records: Sequence[Record], units: Mapping[str, Units]) -> Trends:
     if vanilla is None or not any(ratio for line, ratio in zip(lines, mean, strict=True) if line is not vanilla):
         raise SweepError("no method was measured on the same questions as vanilla: finish the sweep first")
     panels = [_panel(lines, mean, f"Mean of {', '.join(headings)}" if len(headings) > 1 else headings[0], layout)]
-    for title in PAPER_TASKS:
+    for title in tasks:
         if title in headings and len(headings) > 1:
             panels.append(_panel(lines, ratios_of(lines, [title], units), title, layout))
     absent = [line for line, ratio in zip(lines, mean, strict=True) if ratio is None]
