@@ -113,6 +113,29 @@ def figure(
         print(path)
 
 
+@app.command()
+def regress(
+    baseline: Annotated[str, typer.Argument(help="Name of a baseline in results/baselines, or a path to a .json.")],
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of a sweep's results; by default that of the configuration BASELINE.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Make the baseline from the sweep.")] = False,
+) -> None:
+    """Compare a sweep with a baseline; the exit code is 1 where it fell behind beyond the tolerance."""
+    from adaptinfer_eval.report.regress import difference_table, differences, read_baseline, write_baseline
+
+    if results is None and baseline.endswith(".json"):
+        raise SweepError("give --results: the path of a baseline does not say which sweep to compare")
+    folder = results or Path(load_config(baseline).output)
+    if update:
+        print(f"{write_baseline(baseline, folder)}: made of {folder}")
+        return
+    compared = differences(read_baseline(baseline), read_records(folder))
+    print(difference_table(compared))
+    if any(difference.failed for difference in compared):
+        raise typer.Exit(1)
+
+
 def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:
     records = read_records(folder)
     print(render(make_table(records, read_units(folder, records), columns, lineage), form))
