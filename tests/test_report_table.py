@@ -1,149 +1,291 @@
-"""The papers' tables: ratios that the papers print, and cells that are not what they should be."""
+"""The papers' tables: ratios that the papers print, published numbers, and cells that are not what they should be."""
 
 from __future__ import annotations
 
+import csv
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from sweep_folder import Sweep, joined, measured, record, sweep_of, units, write_sweep
 
-from adaptinfer_eval.report.table import accuracy_ratio, layout, render, table
-from adaptinfer_eval.sweep.config import SweepError, shipped
+from adaptinfer_eval.report.layouts import LAYOUTS, Layout, layout
+from adaptinfer_eval.report.ratios import accuracy_ratio
+from adaptinfer_eval.report.render import csv_rows, render, stacked_rows
+from adaptinfer_eval.report.table import make_table
+from adaptinfer_eval.report.units import read_units
+from adaptinfer_eval.sweep.cells import plan
+from adaptinfer_eval.sweep.config import SweepError, load_config, shipped
+from adaptinfer_eval.sweep.records import read_records
 
-published = shipped("results/published.yaml")
-assert published is not None
-PAPER: dict[str, Any] = yaml.safe_load(published.read_text(encoding="utf-8"))["adaptinfer_v1"]
+path = shipped("results/published.yaml")
+assert path is not None
+LINEAGES: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+PAPER: dict[str, Any] = LINEAGES["adaptinfer_v1"]["tables"]
 ROWS = [
     (number, method, budget)
-    for number in ("table1", "table4", "table_a6")
-    for method, budgets in PAPER[number].items()
+    for number in ("table1", "table2", "table4", "table_a6")
+    for method, budgets in PAPER[number]["rows"].items()
     for budget in budgets
 ]
-AUDIT = {"entering": 80.0, "leaving": 64.0, "flops": 2e12}
+TASKS = ("mini_mme", "mini_textvqa")
+LOCATIONS = ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")
 
 
 @pytest.mark.parametrize(("number", "method", "budget"), ROWS)
 def test_ratios_of_the_papers_own_numbers_are_the_printed_ones(number: str, method: str, budget: int) -> None:
-    *scores, printed = PAPER[number][method][budget]
-    *vanilla, _ = PAPER[number]["vanilla"][576]
+    *scores, printed = PAPER[number]["rows"][method][budget]
+    *vanilla, _ = PAPER[number]["rows"]["vanilla"][576]
     assert accuracy_ratio(scores, vanilla) == pytest.approx(printed, abs=0.051)
 
 
-def record(method: str, budget: int | None, task: str, score: float, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": f"{method}-{budget}-{task}",
-        "method": method,
-        "options": {},
-        "budget": budget,
-        "count": None if budget is None else "leaving",
-        "task": task,
-        "status": "done",
-        "reason": "",
-        "score": score,
-        "questions": 500,
-        "questions_available": 500,
-        "data": "x",
-        "audit": AUDIT,
-    } | changes
+@pytest.mark.parametrize("lineage", LINEAGES)
+def test_published_rows_have_a_number_for_every_column(lineage: str) -> None:
+    for name, table in LINEAGES[lineage]["tables"].items():
+        assert {"model", "count", "columns", "rows"} == set(table)
+        assert any(name in (known.config, "table3") for known in LAYOUTS.values())
+        for numbers in (row for rows in table["rows"].values() for row in rows.values()):
+            assert name == "table3" or len(numbers) == len(table["columns"])
 
 
-def sweep(**changes: Any) -> list[dict[str, Any]]:
-    return [
-        record("adaptinfer", 64, "mini_mme", 900),
-        record("adaptinfer", 64, "mini_textvqa", 40, **changes),
-        record("fastv", 64, "mini_mme", 500),
-        record("fastv", 64, "mini_textvqa", 25),
-        record("vanilla", None, "mini_mme", 1000),
-        record("vanilla", None, "mini_textvqa", 50),
-    ]
+@pytest.mark.parametrize(("number", "columns"), [(number, known) for number, known in LAYOUTS.items() if number != "2"])
+def test_configurations_plan_what_the_paper_prints(number: str, columns: Layout) -> None:
+    sweep = load_config(columns.config)
+    assert sweep.pretrained == PAPER[columns.config]["model"]
+    assert all(any(heading.lower() in task for task in sweep.tasks) for heading in columns.headings if heading != "SQA")
+    costs = {planned.setting.label: planned.audit for planned in plan(sweep)}
+    out_of_reach = {"sparsevlm-32"} if number == "4" else set()  # an explicit schedule stands in for it
+    assert {label for label, cost in costs.items() if cost is None} == out_of_reach
+    if number == "5":
+        leaving = [cost.leaving for label, cost in costs.items() if cost and label != "vanilla"]
+        assert len(leaving) == 4 + 5
+        assert leaving == pytest.approx([128] * 9, abs=1)
 
 
-def lines(records: list[dict[str, Any]], number: int = 4) -> tuple[dict[str, dict[str, str]], str]:
-    frame, notes = table(records, layout(number))
-    found = [dict(zip(frame.columns, line, strict=True)) for line in frame.to_numpy().tolist()]
-    return {line["Method"]: line for line in found}, "\n".join(notes)
+def good(**changes: Any) -> Sweep:
+    return sweep_of(TASKS, [64], {"fastv": 0.5, "adaptinfer": 0.8}, **changes)
+
+
+def lines(sweep: Sweep, number: str = "4", lineage: str = "adaptinfer_v1") -> tuple[dict[str, dict[str, str]], str]:
+    table = make_table(*sweep, layout(number), lineage)
+    return {row["Method"]: row for row in csv_rows(table)}, "\n".join(table.notes)
+
+
+def replaced(sweep: Sweep, number: int, **changes: Any) -> Sweep:
+    records, scores = sweep
+    return [one | changes if place == number else one for place, one in enumerate(records)], scores
 
 
 def test_a_full_sweep() -> None:
-    found, _ = lines(sweep())
+    found, notes = lines(good())
     assert list(found) == ["Vanilla", "FastV", "AdaptInfer"]
-    assert found["AdaptInfer"] == {
-        "Method": "AdaptInfer",
-        "Avg. tokens": "64",
-        "MME": "900",
-        "TextVQA": "40.0",
-        "Acc. ratio (%)": "85.0",
-        "Entering": "80.0",
-        "Leaving": "64.0",
-        "TFLOPs": "1",
-    }
+    scores = {task: (units(task, 0.8).score(), units(task, 0.9).score()) for task in TASKS}
+    ratio = accuracy_ratio(*zip(*scores.values(), strict=True))
+    line = found["AdaptInfer"]
+    assert (line["MME"], line["TextVQA"]) == (f"{scores['mini_mme'][0]:.0f}", f"{scores['mini_textvqa'][0]:.1f}")
+    assert line["Acc. ratio (%)"] == f"{ratio:.1f}"
+    assert float(line["Ratio low"]) < ratio < float(line["Ratio high"])
+    assert (line["Avg. tokens"], line["Entering"], line["Leaving"], line["TFLOPs"]) == ("64", "80.0", "64.0", "1")
+    assert (line["Group"], found["FastV"]["Group"], found["Vanilla"]["Group"]) == ("a", "b", "")
     assert found["Vanilla"]["Acc. ratio (%)"] == "100.0"
+    assert "share a letter do not differ" in notes
+
+
+def test_methods_that_do_not_differ_share_a_letter() -> None:
+    found, _ = lines(sweep_of(TASKS, [64], {"fastv": 0.5, "pdrop": 0.795, "adaptinfer": 0.8}))
+    assert [found[name]["Group"] for name in ("FastV", "PDrop", "AdaptInfer")] == ["b", "a", "a"]
+
+
+def test_published_values_and_differences() -> None:
+    sweep = sweep_of(TASKS, [48], {"adaptinfer": 0.8})
+    found, notes = lines(sweep)
+    line, ratio = found["AdaptInfer"], float(found["AdaptInfer"]["Acc. ratio (%)"])
+    assert (line["MME published"], line["TextVQA published"]) == ("1490", "53.1")
+    assert line["Acc. ratio (%) published"] == "85.5"
+    assert line["MME difference"] == f"{float(line['MME']) - 1490:+.0f}"
+    assert line["Acc. ratio (%) difference"] == f"{ratio - 85.5:+.1f}"
+    assert "published: adaptinfer_v1, AdaptInfer, arXiv 2508.06084v1" in notes
+    stacked = stacked_rows(make_table(*sweep, layout("4")))
+    below = ["published", "difference"]
+    assert [row["Method"] for row in stacked] == ["Vanilla", *below, "AdaptInfer", *below]
+    assert (stacked[4]["MME"], stacked[5]["MME"]) == ("1490", line["MME difference"])
+
+
+def test_other_lineages_have_other_columns() -> None:
+    found, notes = lines(good(), "1", "reimplemented")
+    assert (found["FastV"]["GQA"], found["FastV"]["GQA published"]) == ("missing", "46.4")
+    assert (found["FastV"]["MME published"], found["FastV"]["Acc. ratio (%) published"]) == ("1284", "")
+    assert found["AdaptInfer"]["MME published"] == ""
+    assert "published: reimplemented" in notes
+    assert "reimplemented has none for this table" in lines(good(), "4", "reimplemented")[1]
+    with pytest.raises(SweepError, match="did you mean 'reimplemented'"):
+        lines(good(), "4", "reimplementd")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"pretrained": "tasks/mini/model", "checkpoint": "e3b0c4"}, "the sweep's checkpoint is tasks/mini/model"),
+        ({"count": "entering"}, "count tokens leaving, and the sweep's tokens entering"),
+    ],
+)
+def test_other_sweeps_are_not_compared_with_what_is_published(change: dict[str, Any], reason: str) -> None:
+    found, notes = lines(good(**change))
+    assert "MME published" not in found["AdaptInfer"]
+    assert reason in notes
 
 
 def test_missing_cells_are_shown_and_leave_no_ratio() -> None:
-    found, notes = lines(sweep()[:1] + sweep()[2:])
-    assert (found["AdaptInfer"]["TextVQA"], found["AdaptInfer"]["Acc. ratio (%)"]) == ("missing", "–")
-    assert found["FastV"]["Acc. ratio (%)"] == "50.0"
+    records, scores = good()
+    found, notes = lines((records[:3] + records[4:], scores))
+    assert (found["FastV"]["TextVQA"], found["FastV"]["Acc. ratio (%)"]) == ("missing", "–")
+    assert found["FastV"]["Ratio low"] == found["FastV"]["Group"] == ""
+    assert found["AdaptInfer"]["Acc. ratio (%)"] != "–"
     assert "has no score in one of the columns" in notes
 
 
 @pytest.mark.parametrize("status", ["failed", "cannot run"])
 def test_failed_cells_are_shown_with_their_reason(status: str) -> None:
-    records = sweep()
-    records[1] = {key: records[1][key] for key in ("id", "method", "options", "budget", "count", "task")}
-    records[1] |= {"status": status, "reason": "out of memory"}
-    found, notes = lines(records)
-    assert (found["AdaptInfer"]["TextVQA"], found["AdaptInfer"]["Acc. ratio (%)"]) == (status, "–")
-    assert f"{status}: out of memory (mini_textvqa)" in notes
+    records, scores = good()
+    made = record("fastv", 64, "mini_textvqa", None, status=status, reason="out of memory")
+    made = {key: value for key, value in made.items() if key not in ("score", "scores", "audit", "questions")}
+    found, notes = lines(([*records[:3], made, *records[4:]], scores))
+    assert (found["FastV"]["TextVQA"], found["FastV"]["Acc. ratio (%)"]) == (status, "–")
+    assert f"FastV, 64 tokens: {status}: out of memory (mini_textvqa)" in notes
 
 
 def test_without_vanilla_there_is_no_ratio() -> None:
-    found, _ = lines(sweep()[:4])
+    records, scores = good()
+    found, _ = lines((records[2:], scores))
     assert [line["Acc. ratio (%)"] for line in found.values()] == ["–", "–"]
 
 
 def test_limited_cells_are_marked() -> None:
-    found, notes = lines([{**one, "questions": 100} for one in sweep()])
-    assert (found["AdaptInfer"]["MME"], found["AdaptInfer"]["Acc. ratio (%)"]) == ("900*", "85.0")
+    found, notes = lines(good(questions=100))
+    assert found["AdaptInfer"]["MME"] == f"{units('mini_mme', 0.8).score():.0f}*"
+    assert found["AdaptInfer"]["Acc. ratio (%)"] != "–"
     assert "TextVQA 100 of 500" in notes
 
 
 @pytest.mark.parametrize("change", [{"questions": 100}, {"data": "y"}])
 def test_cells_with_other_questions_than_vanillas_leave_no_ratio(change: dict[str, Any]) -> None:
-    found, _ = lines(sweep(**change))
-    assert found["AdaptInfer"]["Acc. ratio (%)"] == "–"
+    found, _ = lines(replaced(good(), 5, **change))
+    assert (found["AdaptInfer"]["Acc. ratio (%)"], found["FastV"]["Acc. ratio (%)"] != "–") == ("–", True)
 
 
 def test_options_make_a_line_of_their_own() -> None:
-    found, _ = lines([*sweep(), record("adaptinfer", 64, "mini_mme", 800, options={"variant": "paper"})])
-    assert found["AdaptInfer (variant=paper)"]["MME"] == "800"
-    assert found["AdaptInfer"]["MME"] == "900"
+    found, _ = lines(joined(good(), measured("adaptinfer", 64, "mini_mme", 0.7, options={"variant": "paper"})))
+    assert found["AdaptInfer (variant=paper)"]["MME"] == f"{units('mini_mme', 0.7).score():.0f}"
+    assert found["AdaptInfer"]["MME"] == f"{units('mini_mme', 0.8).score():.0f}"
 
 
 def test_lines_without_a_budget_stand_where_their_tokens_put_them() -> None:
-    explicit = record("fastv", None, "mini_mme", 700, options={"schedule": "1:90"}, audit=AUDIT | {"leaving": 100.4})
-    records = [*sweep(), record("fastv", 128, "mini_mme", 800), explicit]
-    records[4]["audit"] = AUDIT | {"leaving": 576.0}
-    records[5]["audit"] = AUDIT | {"leaving": 576.0}
-    frame, _ = table(records, layout(4))
-    assert frame["Avg. tokens"].tolist() == ["576", "128", "100", "64", "64"]
+    audit = {"entering": 120.0, "leaving": 100.4, "flops": 2e12}
+    explicit = measured("fastv", None, "mini_mme", 0.7, options={"schedule": "1:90"}, audit=audit)
+    table = make_table(*joined(good(), measured("fastv", 128, "mini_mme", 0.7), explicit), layout("4"))
+    assert [f"{line.tokens:g}" for line in table.lines] == ["576", "128", "100", "64", "64"]
+
+
+def seeded(*rights: float) -> Sweep:
+    cells = [measured("random", 64, task, right, seed=n) for n, right in enumerate(rights) for task in TASKS]
+    return joined(good(), *cells)
+
+
+def test_seeds_are_one_line_with_mean_and_spread() -> None:
+    found, notes = lines(seeded(0.5, 0.6, 0.7))
+    scores = [units("mini_textvqa", right).score() for right in (0.5, 0.6, 0.7)]
+    assert found["random"]["TextVQA"] == f"{sum(scores) / 3:.1f}"
+    low, middle, high = sorted(scores)
+    deviation = ((low**2 + middle**2 + high**2 - (low + middle + high) ** 2 / 3) / 2) ** 0.5
+    assert found["random"]["TextVQA ±"] == f"{deviation:.1f}"
+    assert found["random"]["Acc. ratio (%) ±"] not in ("", "0.0")
+    assert found["FastV"]["TextVQA ±"] == ""
+    assert "random at 64 tokens: mean ± standard deviation over seeds 0, 1, 2." in notes
+    stacked = {row["Method"]: row for row in stacked_rows(make_table(*seeded(0.5, 0.6, 0.7), layout("4")))}
+    assert stacked["random"]["TextVQA"] == f"{found['random']['TextVQA']} ±{deviation:.1f}"
+
+
+def test_a_seed_that_failed_or_is_missing_leaves_no_mean() -> None:
+    records, scores = seeded(0.5, 0.6, 0.7)
+    found, notes = lines(([*records[:-1], records[-1] | {"status": "failed", "reason": "lost"}], scores))
+    assert (found["random"]["TextVQA"], found["random"]["Acc. ratio (%)"]) == ("failed (1 of 3)", "–")
+    assert "random, 64 tokens, seed 2: failed: lost" in notes
+    found, _ = lines((records[:-1], scores))
+    assert found["random"]["TextVQA"] == "missing (1 of 3)"
+
+
+def locations(*extra: Sweep) -> Sweep:
+    tasks = (*TASKS, "mini_gqa")
+    cells = [measured("vanilla", None, task, 0.9) for task in tasks]
+    cells += [measured("adaptinfer", 128, task, 0.8) for task in tasks]
+    cells += [measured("adaptinfer", 128, task, 0.7, options={"layers": at}) for at in LOCATIONS for task in tasks]
+    return joined(*cells, *extra)
+
+
+def test_table5_has_pruning_locations_and_the_mean_of_five_random_ones() -> None:
+    audit = {"entering": 144.6, "leaving": 128.0, "flops": 2e12}
+    options = {"schedule": "2:368,4:184,8:92,16:46"}
+    fifth = [measured("adaptinfer", None, task, 0.6, options=options, audit=audit) for task in (*TASKS, "mini_gqa")]
+    table = make_table(*locations(*fifth), layout("5"))
+    rows = csv_rows(table)
+    assert [(row["Method"], row["Pruning loc."]) for row in rows] == [
+        ("Vanilla", "–"),
+        ("Ours", "1,10,20"),
+        ("Uniform", "0,9,18,27"),
+        ("Uniform", "2,12,22"),
+        ("Single", "1"),
+        ("Random", "–"),
+    ]
+    assert [row["GQA published"] for row in rows] == ["", "58.5", "57.6", "57.5", "53.7", "56.4"]
+    mean = (4 * units("mini_gqa", 0.7).score() + units("mini_gqa", 0.6).score()) / 5
+    assert (rows[-1]["GQA"], rows[-1]["Avg. tokens"]) == (f"{mean:.1f}", "128")
+    assert any("pruning locations {3}, {2,15}, {2,8,16}, {3,6,23}, {2,4,8,16}" in note for note in table.notes)
+
+
+def test_table5_needs_all_five_random_locations() -> None:
+    rows = csv_rows(make_table(*locations(), layout("5")))
+    assert (rows[-1]["Method"], rows[-1]["GQA"], rows[-1]["Acc. ratio (%)"]) == ("Random", "missing (1 of 5)", "–")
 
 
 def test_every_form_has_all_lines_and_the_notes() -> None:
-    frame, notes = table(sweep(), layout(4))
+    table = make_table(*good(), layout("4"))
     for form, comment in (("md", ""), ("csv", "# "), ("tex", "% ")):
-        text = render(frame, notes, form)
-        assert all(name in text for name in ("Vanilla", "FastV", "AdaptInfer", "85.0"))
-        assert all(f"{comment}{note}" in text for note in notes)
+        text = render(table, form)
+        assert all(name in text for name in ("Vanilla", "FastV", "AdaptInfer", "100.0"))
+        assert all(f"{comment}{note}" in text for note in table.notes)
+        assert text == render(make_table(*good(), layout("4")), form)
+    body = [line for line in render(table, "csv").splitlines() if not line.startswith("#")]
+    assert list(csv.DictReader(body)) == csv_rows(table)
     with pytest.raises(SweepError, match="md, csv or tex"):
-        render(frame, notes, "pdf")
+        render(table, "pdf")
+
+
+def test_scores_by_unit_are_read_and_must_be_the_records(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", good())
+    records = read_records(folder)
+    read = read_units(folder, records)
+    assert render(make_table(records, read, layout("4")), "md") == render(make_table(*good(), layout("4")), "md")
+    scores = folder / records[0]["scores"]
+    for damage, message in (('{"combine": ', "cannot be read"), ('{"combine": "mean"}', "cannot be read")):
+        scores.write_text(damage)
+        with pytest.raises(SweepError, match=rf"{message}.*start the sweep again"):
+            read_units(folder, records)
+    scores.write_text(json.dumps(units("mini_gqa", 0.1).to_json()))
+    with pytest.raises(SweepError, match="has the score"):
+        read_units(folder, records)
+    scores.unlink()
+    with pytest.raises(SweepError, match=r"is missing: delete .*start the sweep again"):
+        read_units(folder, records)
 
 
 def test_tables_without_a_layout_are_refused() -> None:
-    with pytest.raises(SweepError, match="there are 1, 4"):
-        layout(3)
+    with pytest.raises(SweepError, match=r"no layout for table '3'.*Known: 1, 2, 4, 5, a6"):
+        layout("3")
+    assert layout("A6") is LAYOUTS["a6"]
 
 
 def test_two_tasks_for_one_column_are_refused() -> None:
     with pytest.raises(SweepError, match="two tasks stand for MME"):
-        table([*sweep(), record("vanilla", None, "adaptinfer_mme", 1000)], layout(4))
+        lines(joined(good(), measured("vanilla", None, "adaptinfer_mme", 0.9)))

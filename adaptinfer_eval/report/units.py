@@ -24,8 +24,8 @@ def _read(folder: Path, record: Record) -> Units:
         units = Units.from_json(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise SweepError(f"{path} is missing: {remedy}") from None
-    except ValueError as error:
-        raise SweepError(f"{path} cannot be read ({error}): {remedy}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise SweepError(f"{path} cannot be read ({error!r}): {remedy}") from error
     if not math.isclose(units.score(), record["score"], rel_tol=1e-4, abs_tol=1e-6):
         raise SweepError(f"{path} has the score {units.score():g}, its record {record['score']:g}: {remedy}")
     return units
