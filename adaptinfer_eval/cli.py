@@ -1,4 +1,4 @@
-"""`adaptinfer-eval`: methods, plan, run, table. The exit code is 0 only when all went well."""
+"""`adaptinfer-eval`: methods, plan, run, table, figure, report. The exit code is 0 only when all went well."""
 
 from __future__ import annotations
 
@@ -134,6 +134,20 @@ def regress(
     print(difference_table(compared))
     if any(difference.failed for difference in compared):
         raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
+    output: Annotated[Path | None, typer.Option(help="File to write; by default report.html in that folder.")] = None,
+) -> None:
+    """Write one self-contained HTML page about a sweep."""
+    from adaptinfer_eval.report.page.build import report as page
+    from adaptinfer_eval.sweep.records import write_text
+
+    path = output or results / "report.html"
+    write_text(path, page(results))
+    print(path)
 
 
 def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:

@@ -1,0 +1,136 @@
+"""The questions on which methods differ most, with every method's answer and the patches that it kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adaptinfer_eval.report.page import picture, view
+from adaptinfer_eval.report.page.documents import Document, read_documents
+from adaptinfer_eval.report.page.overlay import overlay, stages_of
+from adaptinfer_eval.report.page.questions import Chosen, Place, choose
+from adaptinfer_eval.report.page.samples import Samples, read_samples, rights
+from adaptinfer_eval.report.page.tables import budget_of
+from adaptinfer_eval.report.rows import Line
+from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.journal import Answers, read_answers
+
+MOST = 24
+"""Questions on a page: few enough for a page of a few megabytes."""
+SQUARE = {"llava"}
+"""Backbones whose vision tokens are, in order, the patches of one square picture."""
+
+
+class MethodCell(NamedTuple):
+    """A method's measurement in one task, of its first seed; `budget` is empty for vanilla."""
+
+    title: str
+    budget: str
+    record: Mapping[str, Any]
+
+
+class Answered(NamedTuple):
+    """A cell with its answers: as lmms-eval scored them, and as they were made."""
+
+    cell: MethodCell
+    samples: Samples
+    rights: dict[int, float]
+    journal: Answers
+
+
+def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) -> view.Questions:
+    """Reads the samples and journals of `folder`, and the data sets where they can be had."""
+    headings = list(lines[0].cells)
+    cells = {heading: _cells(lines, heading) for heading in headings}
+    candidates: dict[Place, dict[int, list[float]]] = {}
+    for heading in headings:
+        candidates |= _candidates(heading, cells[heading], folder)
+    chosen = choose(candidates, MOST)
+    if not chosen:
+        return view.Questions(["There is no budget at which two methods differ in which questions they get right."])
+    intro = [
+        f"The {len(chosen)} questions that divide the methods at one budget most evenly into right and wrong, in turn "
+        "from every task and budget. They show how methods differ, not which is better.",
+        "Pictures are as the model saw them. What a method dropped is veiled, the more the earlier; an outline is "
+        "around the patches that it kept to the end. Where patches were merged, lines are around those of one token. "
+        "The numbers are the patches left after each stage.",
+    ]
+    if config.backbone not in SQUARE:
+        intro.append(f"Without pictures: where a vision token of {config.backbone} lies in them is not known here.")
+    shown: list[view.Question] = []
+    images: dict[tuple[str, int], view.Image] = {}
+    pad = config.model_args.get("image_aspect_ratio", "pad") == "pad"
+    for heading in dict.fromkeys(one.task for one in chosen):
+        here = [one for one in chosen if one.task == heading]
+        try:
+            documents = read_documents(config, cells[heading][0].record, [one.doc for one in here])
+        except Exception as error:  # whatever a data set's loader, or the network under it, raises
+            documents = {}
+            intro.append(f"{heading} is without pictures and right answers, its data could not be read here: {error}")
+        for doc, document in documents.items():
+            if document.picture is not None and config.backbone in SQUARE:
+                seen = picture.as_seen(document.picture, pad)
+                images[heading, doc] = view.Image(
+                    f"picture-{heading}-{doc}", picture.data_uri(seen), picture.is_small(seen)
+                )
+        shown += _shown(here, cells[heading], folder, documents, images)
+    return view.Questions(intro, shown, list(images.values()))
+
+
+def _cells(lines: Sequence[Line], heading: str) -> list[MethodCell]:
+    measured = [(line, line.cells[heading].measured) for line in lines]
+    return [MethodCell(line.place.title, budget_of(line), records[0]) for line, records in measured if records]
+
+
+def _candidates(heading: str, cells: Sequence[MethodCell], folder: Path) -> dict[Place, dict[int, list[float]]]:
+    """For every budget with several methods, by question: how right each of them was."""
+    found: dict[Place, dict[int, list[float]]] = {}
+    for budget in dict.fromkeys(cell.budget for cell in cells if cell.budget):
+        several = [rights(read_samples(folder, cell.record)) for cell in cells if cell.budget == budget]
+        if len(several) > 1:
+            same = sorted(set.intersection(*map(set, several)))
+            found[heading, float(budget)] = {doc: [of_method[doc] for of_method in several] for doc in same}
+    return found
+
+
+def _shown(
+    chosen: Sequence[Chosen],
+    cells: Sequence[MethodCell],
+    folder: Path,
+    documents: Mapping[int, Document],
+    images: Mapping[tuple[str, int], view.Image],
+) -> list[view.Question]:
+    """The chosen questions of one task, with the answers of vanilla and of the methods at the budget."""
+    budgets = {"", *(f"{one.budget:g}" for one in chosen)}
+    loaded = [
+        Answered(cell, samples, rights(samples), read_answers(folder, cell.record["id"]))
+        for cell in cells
+        if cell.budget in budgets
+        for samples in [read_samples(folder, cell.record)]
+    ]
+    shown = []
+    for one in chosen:
+        budget = f"{one.budget:g}"
+        asked = [method for method in loaded if method.cell.budget in ("", budget) and one.doc in method.samples]
+        shown.append(
+            view.Question(
+                id=f"question-{one.task}-{one.doc}",
+                task=one.task,
+                budget=budget,
+                doc=one.doc,
+                text=str(asked[-1].samples[one.doc]["input"]),
+                target=documents[one.doc].target if one.doc in documents else "",
+                answers=[_answer(method, one.doc, images.get((one.task, one.doc))) for method in asked],
+            )
+        )
+    return shown
+
+
+def _answer(method: Answered, doc: int, image: view.Image | None) -> view.Answer:
+    right = method.rights.get(doc)
+    verdict = "" if right is None else {0.0: "wrong", 1.0: "right"}.get(right, "partly right")
+    text = str(method.samples[doc]["filtered_resps"])
+    made = method.journal[doc]
+    drawn = overlay(made, image.id, method.cell.title) if image else None
+    return view.Answer(method.cell.title, text, verdict, stages_of(made), drawn)

@@ -1,0 +1,80 @@
+"""From a sweep's folder to one HTML page that needs nothing else: no file beside it, no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from adaptinfer_eval.report.layouts import Layout, heading
+from adaptinfer_eval.report.page.answers import questions_section
+from adaptinfer_eval.report.page.plot import legend, trend_plots
+from adaptinfer_eval.report.page.provenance import lead, notices, provenance
+from adaptinfer_eval.report.page.tables import category_table, cost_table, results_table
+from adaptinfer_eval.report.page.view import Page
+from adaptinfer_eval.report.table import make_table
+from adaptinfer_eval.report.units import read_units
+from adaptinfer_eval.sweep.config import load_config
+from adaptinfer_eval.sweep.records import read_records
+
+COST = (
+    "Schedule: layer:tokens, so many vision tokens go on after that layer; before:tokens, so many reach the first. "
+    "Seconds: spent in generate, a request's share of its batch; they compare on one machine at one batch size only."
+)
+SHARED = (
+    "The seconds are without encoding images, which was done once for all methods (sharing): they are no latencies."
+)
+
+
+def report(folder: Path) -> str:
+    """The page for the sweep in `folder`. SweepError where its files are not those of a sweep."""
+    return render(page_of(folder))
+
+
+def page_of(folder: Path) -> Page:
+    records = read_records(folder)
+    config = load_config(str(folder / "config.yaml"))
+    units = read_units(folder, records)
+    layout = Layout(tuple(map(heading, config.tasks)))
+    made = make_table(records, units, layout)
+    results = results_table(made)
+    plots = trend_plots(records, units, layout.headings)
+    categories = [category_table(made.lines, title, units) for title in layout.headings]
+    return Page(
+        title=config.name,
+        lead=lead(config),
+        notices=notices(config, records),
+        methods=list(dict.fromkeys(row.method for row in results.rows)),
+        budgets=list(dict.fromkeys(row.budget for row in results.rows if row.budget)),
+        results=results,
+        notes=made.notes,
+        plots=plots,
+        legend=legend(plots),
+        cost=cost_table(made),
+        breakdown=[table for table in categories if table],
+        questions=questions_section(config, made.lines, folder),
+        cost_notes=[COST, SHARED] if config.sharing else [COST],
+        provenance=provenance(config, records),
+        models=sorted({record["model"] for record in records if record["status"] == "done"}),
+        config=config.dump(),
+    )
+
+
+def render(page: Page) -> str:
+    environment = Environment(
+        loader=PackageLoader("adaptinfer_eval.report.page", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    here = Path(__file__).parent
+    script = (here / "page.js").read_text(encoding="utf-8")
+    style = (here / "page.css").read_text(encoding="utf-8")
+    # The browser runs this script and no other, whatever a data set's text may hold.
+    script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    template = environment.get_template("page.html.jinja")
+    return template.render(page=page, script=Markup(script), style=Markup(style), script_hash=script_hash)

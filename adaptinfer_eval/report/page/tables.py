@@ -1,0 +1,154 @@
+"""A sweep's lines as the page's tables. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+import numpy as np
+
+from adaptinfer_eval.report.page.view import Cell, Column, Row, Table
+from adaptinfer_eval.report.ratios import Ratio
+from adaptinfer_eval.report.rows import Cell as Measured
+from adaptinfer_eval.report.rows import Line, vanilla_of
+from adaptinfer_eval.report.table import Table as MadeTable
+from adaptinfer_eval.sweep.units import Units
+
+ABSENT = Cell("–")
+UnitsById = Mapping[str, Units]
+
+
+def budget_of(line: Line) -> str:
+    """What a budget filter knows a line by; empty for vanilla, which every other line is compared with."""
+    return "" if line.method == "vanilla" or not np.isfinite(line.tokens) else f"{line.tokens:g}"
+
+
+def results_table(made: MadeTable) -> Table:
+    """A row per line: its score in every task, the accuracy ratio with its interval, and what it computed."""
+    headings, (unit, size) = made.layout.headings, made.flops
+    lettered = any(ratio and ratio.group for ratio in made.ratios)
+    columns = [
+        Column("Method", numeric=False),
+        Column("Avg. tokens"),
+        *map(Column, headings),
+        Column("Acc. ratio (%)"),
+        Column("95 % interval"),
+        *([Column("Group", numeric=False)] if lettered else []),
+        Column("Entering"),
+        Column("Leaving"),
+        Column(unit),
+    ]
+    rows = []
+    for line, ratio in zip(made.lines, made.ratios, strict=True):
+        cells = [
+            *_head(line),
+            *(_score(heading, line.cells[heading]) for heading in headings),
+            number(ratio.value if ratio else None, "{:.1f}"),
+            _interval(ratio),
+            *([Cell(ratio.group if ratio else "")] if lettered else []),
+            number(_mean(line, "entering"), "{:.1f}"),
+            number(_mean(line, "leaving"), "{:.1f}"),
+            number(_mean(line, "flops"), "{:.3f}", 0.5 / size),
+        ]
+        rows.append(Row(line.place.title, budget_of(line), cells))
+    return Table("results-table", "Scores on the papers’ scale, and accuracy relative to vanilla", columns, rows)
+
+
+def cost_table(made: MadeTable) -> Table:
+    """A row per line: its schedule, and what was traced and timed."""
+    unit, size = made.flops
+    vanilla = vanilla_of(made.lines)
+    columns = [
+        Column("Method", numeric=False),
+        Column("Avg. tokens"),
+        Column("Schedule", numeric=False),
+        *map(Column, ("Entering", "Leaving", unit, "FLOPs, % of vanilla", "Seconds per request", "Tokens generated")),
+    ]
+    rows = []
+    for line in made.lines:
+        relative = _relative(line, vanilla) if vanilla else None
+        cells = [
+            *_head(line),
+            Cell(" | ".join(_schedules(line)) or "–"),
+            number(_mean(line, "entering"), "{:.2f}"),
+            number(_mean(line, "leaving"), "{:.2f}"),
+            number(_mean(line, "flops"), "{:.3f}", 0.5 / size),
+            number(relative, "{:.1f}"),
+            number(_mean(line, "seconds"), "{:.4f}"),
+            number(_mean(line, "generated_tokens"), "{:.1f}"),
+        ]
+        rows.append(Row(line.place.title, budget_of(line), cells))
+    return Table("cost-table", "What each setting computed: means over requests, then over tasks", columns, rows)
+
+
+def category_table(lines: Sequence[Line], heading: str, units: UnitsById) -> Table | None:
+    """A row per budget and category, a column per method; None for a task without categories."""
+    found = {
+        (line.place.title, budget_of(line)): _by_category(line.cells[heading], units)
+        for line in lines
+        if line.cells[heading].status == "done"
+    }
+    categories = sorted({name for means in found.values() for name in means})
+    if len(categories) < 2:
+        return None
+    titles = list(dict.fromkeys(title for title, _ in found))
+    fixed = [title for title in titles if (title, "") in found]
+    columns = [Column("Category", numeric=False), Column("Avg. tokens"), *map(Column, titles)]
+    rows = []
+    for budget in dict.fromkeys(budget for _, budget in found if budget):
+        for name in categories:
+            places = [(title, "" if title in fixed else budget) for title in titles]
+            values = [number(found.get(place, {}).get(name), "{:.1f}") for place in places]
+            rows.append(Row("", budget, [Cell(name), Cell(budget, float(budget)), *values]))
+    return Table(f"categories-{heading.lower()}", f"{heading} by category", columns, rows) if rows else None
+
+
+def number(value: float | None, form: str, scale: float = 1.0) -> Cell:
+    return ABSENT if value is None else Cell(form.format(scale * value), scale * value)
+
+
+def _head(line: Line) -> tuple[Cell, Cell]:
+    return Cell(line.place.title), number(line.tokens if np.isfinite(line.tokens) else None, "{:g}")
+
+
+def _mean(line: Line, key: str) -> float | None:
+    return fmean(values) if (values := line.audits(key)) else None
+
+
+def _relative(line: Line, vanilla: Line) -> float | None:
+    """FLOPs in percent of vanilla's, over the tasks that both were measured in."""
+    both = [title for title in line.cells if line.cells[title].measured and vanilla.cells[title].measured]
+    if not both:
+        return None
+    own, full = (sum(_flops(one.cells[title]) for title in both) for one in (line, vanilla))
+    return 100 * own / full
+
+
+def _flops(cell: Measured) -> float:
+    return fmean(record["audit"]["flops"] for record in cell.measured)
+
+
+def _schedules(line: Line) -> list[str]:
+    return list(dict.fromkeys(r["audit"]["schedule"] for cell in line.cells.values() for r in cell.measured))
+
+
+def _score(heading: str, cell: Measured) -> Cell:
+    if cell.score is None:
+        return Cell(cell.status)
+    return Cell(f"{cell.score:.0f}" if heading == "MME" else f"{cell.score:.1f}", cell.score, "*" * cell.limited)
+
+
+def _interval(ratio: Ratio | None) -> Cell:
+    if ratio is None or ratio.interval is None or ratio.interval[0] == ratio.interval[1]:
+        return ABSENT
+    return Cell("{:.1f} – {:.1f}".format(*ratio.interval), ratio.interval[0])
+
+
+def _by_category(cell: Measured, units: UnitsById) -> dict[str, float]:
+    """Scale × mean value of the units of each category, over all members."""
+    values: dict[str, list[float]] = {}
+    for record in cell.measured:
+        of_record = units[record["id"]]
+        for name, value in zip(of_record.categories, of_record.scale * of_record.values, strict=True):
+            values.setdefault(name, []).append(float(value))
+    return {name: fmean(those) for name, those in values.items() if name}
