@@ -1,19 +1,27 @@
-"""A random-weight LLaVA of 4 layers with a real tokenizer and processor, saved in a checkpoint's layout."""
+"""Random-weight models of 4 layers with a real tokenizer and processor, saved in a checkpoint's layout."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
+    GotOcr2ImageProcessor,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLProcessor,
+    InternVLVideoProcessor,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
+    Qwen2Config,
 )
 
 TEXT = [
@@ -21,6 +29,11 @@ TEXT = [
     "Is there a red circle in the picture? yes no Answer the question using a single word or phrase.\n\n",
     "There are several options:\nA. one\nB. two\nC. three\nD. four. What word is on the green sign? 0123456789",
 ]
+CHAT_ML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | upper }}: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}"
@@ -30,27 +43,13 @@ TEMPLATE = (
 
 def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
     """Write the checkpoint to `folder`; 36 vision tokens per image of 24 × 24 pixels."""
-    words = Tokenizer(models.BPE(unk_token=None))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    special = ["<unk>", "<s>", "</s>", "<pad>", "<image>"]
-    words.train_from_iterator(
-        TEXT,
-        trainers.BpeTrainer(
-            vocab_size=320,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=words,
+    tokenizer = _tokenizer(
+        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
         extra_special_tokens={"image_token": "<image>"},
-        model_input_names=["input_ids", "attention_mask"],
     )
     image_processor = CLIPImageProcessor(
         size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, do_center_crop=True
@@ -92,3 +91,70 @@ def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
     )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
     return folder
+
+
+def save_tiny_internvl(folder: Path, layers: int = 4) -> Path:
+    """Write the checkpoint to `folder`; 36 vision tokens per tile of 24 × 24 pixels."""
+    marks = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+    marks["video_token"] = "<video>"
+    tokenizer = _tokenizer(
+        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *marks.values()],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        extra_special_tokens=marks,
+    )
+    InternVLProcessor(
+        image_processor=GotOcr2ImageProcessor(size={"height": 24, "width": 24}),
+        tokenizer=tokenizer,
+        video_processor=InternVLVideoProcessor(size={"height": 24, "width": 24}),
+        image_seq_length=36,
+        chat_template=CHAT_ML,
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config: Any = InternVLConfig(
+        vision_config=InternVLVisionConfig(
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=24,
+            patch_size=2,
+            initializer_range=0.3,
+            layer_scale_init_value=1.0,
+        ),
+        text_config=Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            initializer_range=0.3,
+        ),
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+        image_seq_length=36,
+        tie_word_embeddings=False,
+    )
+    InternVLForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(special: list[str], **roles: Any) -> Any:
+    """Byte-level, trained on `TEXT`; `roles` say which special token is what."""
+    words = Tokenizer(models.BPE(unk_token=None))
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    words.train_from_iterator(
+        TEXT,
+        trainers.BpeTrainer(
+            vocab_size=320,
+            special_tokens=special,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=words, model_input_names=["input_ids", "attention_mask"], **roles
+    )

@@ -1,4 +1,4 @@
-"""Tiny random models for tests of the engine: a LLaVA, bare decoders, and prompts of unequal length."""
+"""Tiny random models for tests of the engine: a LLaVA, an InternVL, bare decoders, and prompts of unequal length."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     CLIPVisionConfig,
+    InternVLConfig,
+    InternVLForConditionalGeneration,
+    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -65,6 +68,34 @@ def llava(attention: str = "sdpa") -> Any:
         image_seq_length=IMAGE_TOKENS,
     )
     model: Any = LlavaForConditionalGeneration(config)
+    model.set_attn_implementation(attention)
+    model.generation_config.eos_token_id = None
+    return model.eval()
+
+
+def internvl(attention: str = "sdpa", family: str = "qwen2") -> Any:
+    """Takes the same prompts as `llava`: 16 × 16 patches of an image, shuffled to 8 × 8 vision tokens."""
+    torch.manual_seed(0)
+    vision = InternVLVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=2,
+        initializer_range=0.5,
+        layer_scale_init_value=1.0,
+    )
+    config: Any = InternVLConfig(
+        vision_config=vision,
+        text_config=AutoConfig.for_model(family, **_SIZES),
+        image_token_id=IMAGE,
+        image_seq_length=IMAGE_TOKENS,
+        tie_word_embeddings=False,
+    )
+    model: Any = InternVLForConditionalGeneration(config)
+    # Behind its LayerNorm the projector would set tokens so far apart that SparseVLM's densities all underflow to 0.
+    model.model.multi_modal_projector.linear_2.weight.data *= 0.1
     model.set_attn_implementation(attention)
     model.generation_config.eos_token_id = None
     return model.eval()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 METHODS = "adaptinfer_eval.methods"
-FAMILIES = {"llava": "Llava"}
+FAMILIES = {"llava": "Llava", "internvl": "InternVL"}
 """Backbone family → prefix of its wrapper classes `<prefix>Chat` and `<prefix>Simple` in the module of that name."""
 
 

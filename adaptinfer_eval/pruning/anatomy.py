@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 TEXT_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-VISION_LANGUAGE_FAMILIES = ("llava",)
+VISION_LANGUAGE_FAMILIES = ("llava", "internvl")
+# Merging needs a tower that hands on any number of tokens: InternVL's pixel shuffle takes whole squares only.
 TOWER_FAMILIES = ("clip_vision_model",)
 
 

@@ -27,9 +27,9 @@ from adaptinfer_eval.pruning.trace import Trace
 def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = None) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
-    `model`: a LLaVA, a bare decoder fed `inputs_embeds` (then `vision_mask`, bool (B, L), is True on its vision
-    tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the last prefill
-    kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
+    `model`: a LLaVA or InternVL, a bare decoder fed `inputs_embeds` (then `vision_mask`, bool (B, L), is True on its
+    vision tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the last
+    prefill kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, static cache, chunked prefill, assisted decoding.

@@ -1,0 +1,64 @@
+"""InternVL (2.5, 3, 3.5) on Hugging Face's own form of its checkpoints, whose names end in -hf."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import AutoProcessor
+from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+from adaptinfer_eval.models.base import PrunedModel, method_classes
+from adaptinfer_eval.models.options import plain
+from adaptinfer_eval.models.prompts import checkpoint_template
+from adaptinfer_eval.models.requests import Message
+
+
+class InternVL(PrunedModel):
+    """InternVL over a decoder that the engine prunes; prompts are written by the checkpoint's chat template.
+
+    `max_patches`: tiles of 448 × 448 pixels (256 vision tokens) that an image is cut into, at most. 1, the default,
+    shows the whole image in one tile, so that every image has the same number of vision tokens. InternVL itself goes
+    up to 12. Two tiles or more come with one more that shows the whole image, and a method treats all tiles like as
+    many images.
+    """
+
+    def __init__(
+        self, pretrained: str = "OpenGVLab/InternVL3-8B-hf", max_patches: int | str = 1, **arguments: Any
+    ) -> None:
+        try:
+            self.max_patches = int(plain(max_patches))
+        except (TypeError, ValueError):
+            self.max_patches = 0
+        if self.max_patches < 1:
+            raise ValueError(f"max_patches={max_patches}: a whole number of tiles, at least 1")
+        super().__init__(pretrained, **arguments)
+
+    def load_processor(self, pretrained: str, revision: str) -> Any:
+        processor = AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]
+        # Pillow resizes, as in InternVL's own code. Not by backend="pil": the video part has no such backend.
+        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(
+            pretrained, revision=revision, max_patches=self.max_patches
+        )
+        return processor
+
+    def conversation(self, messages: Sequence[Message]) -> str:
+        return checkpoint_template(messages, self.processor)
+
+    def settings(self) -> dict[str, Any]:
+        return {"max_patches": self.max_patches}
+
+
+class InternVLChat(InternVL):
+    """Asks with the messages that a task makes of its documents."""
+
+    is_simple = False
+
+
+class InternVLSimple(InternVL):
+    """Asks with a task's text behind its images."""
+
+    is_simple = True
+
+
+__getattr__ = method_classes(InternVLChat, InternVLSimple)
