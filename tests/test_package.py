@@ -23,6 +23,10 @@ package = pathlib.Path(ae.__file__).parent
 for path in ("configs/mini.yaml", "tasks/mini/adaptinfer_mini.yaml", "tasks/mini/data/mme.parquet",
              "tasks/mini/model/config.json", "tasks/paper/adaptinfer_paper.yaml", "py.typed"):
     assert (package / path).is_file(), path
+from adaptinfer_eval.sweep.config import shipped
+for path in ("results/published.yaml", "results/schema/record.json", "results/baselines/ci.json"):
+    assert shipped(path) == package / path, path
+assert not (package / "results" / "runs").exists()
 print(*ae.available_methods())
 """
 
@@ -30,6 +34,9 @@ print(*ae.available_methods())
 def test_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, so that no build folder appears in the checkout
     subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
+    measured = source / "results" / "runs" / "mini" / "cells" / "cell.json"  # of the user's, and not for others
+    measured.parent.mkdir(parents=True)
+    measured.write_text("{}")
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
     subprocess.run(build, check=True, capture_output=True, text=True)
     (wheel,) = tmp_path.glob("*.whl")
