@@ -1,27 +1,30 @@
-"""Records: written whole or not at all, taken up again only by the same measurement."""
+"""Records: written whole or not at all, taken up again only by the same measurement, whose identity is its own."""
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lmms_tiny import save_tiny_llava
 
 from adaptinfer_eval.sweep.cells import Cell, Setting
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
+from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, data_digest, digest, identity
 from adaptinfer_eval.sweep.records import (
     check_folder,
-    checkpoint_digest,
-    digest,
-    identity,
     is_finished,
     read_records,
     record_path,
     write_record,
     write_text,
 )
+from adaptinfer_eval.sweep.tasks import load_tasks, questions
 
 CELL = Cell("llava", Setting(MethodEntry(name="fastv"), 64, "leaving"), "mini_mme")
 
@@ -53,10 +56,11 @@ def test_only_a_measured_cell_is_finished(tmp_path: Path) -> None:
         assert is_finished(tmp_path, CELL, wanted) is finished
 
 
-@pytest.mark.parametrize("change", [{"limit": 7}, {"seed": 3}, {"dtype": "float16"}, {"model_args": "{conv: hf}"}])
+@pytest.mark.parametrize("change", [{"limit": 7}, {"seeds": 3}, {"dtype": "float16"}, {"model_args": "{conv: hf}"}])
 def test_another_measurement_under_the_same_name_is_an_error(tmp_path: Path, change: dict[str, Any]) -> None:
     write_record(tmp_path, CELL, {"status": "done", **asked()})
-    with pytest.raises(SweepError, match=rf"{next(iter(change))} was .* another folder"):
+    name = next(iter(change)).replace("seeds", "seed")
+    with pytest.raises(SweepError, match=rf"{name} was .* another folder"):
         is_finished(tmp_path, CELL, asked(**change))
 
 
@@ -69,7 +73,7 @@ def test_other_cells_of_another_sweep_are_not_mixed_with_this_one(tmp_path: Path
 
 
 def test_how_a_sweep_is_spread_does_not_make_it_another_one() -> None:
-    assert asked(batch_size=3, workers=7, output="elsewhere") == asked()
+    assert asked(batch_size=3, workers=7, sharing=False, pool="ray", output="elsewhere") == asked()
 
 
 def test_checkpoints_are_told_apart_by_their_bytes(tmp_path: Path) -> None:
@@ -78,7 +82,53 @@ def test_checkpoints_are_told_apart_by_their_bytes(tmp_path: Path) -> None:
     first = checkpoint_digest(str(tmp_path))
     weights.write_bytes(b"two")
     assert checkpoint_digest(str(tmp_path)) != first
-    assert checkpoint_digest("some/model", "v2") == "some/model@v2"
+
+
+def test_a_hub_checkpoint_is_the_commit_that_its_revision_stands_for(
+    tmp_path: Path,
+) -> None:
+    """On a cache in the hub's layout, as a download leaves it."""
+    cached = tmp_path / "models--some--model"
+    commits = {"main": "a" * 40, "v2": "b" * 40}
+    for revision, commit in commits.items():
+        save_tiny_llava(cached / "snapshots" / commit)
+        (cached / "refs").mkdir(exist_ok=True)
+        (cached / "refs" / revision).write_text(commit)
+    program = """
+from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.identity import checkpoint_digest
+print(checkpoint_digest("some/model"), checkpoint_digest("some/model", "v2"))
+try:
+    checkpoint_digest("no/where")
+except SweepError as error:
+    print(error)
+"""
+    offline = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    shown = subprocess.run([sys.executable, "-c", program], env=offline, capture_output=True, text=True, check=True)
+    digests, missing = shown.stdout.split("\n", 1)
+    assert digests.split() == [f"some/model@{commit}" for commit in commits.values()]
+    assert "pretrained: no/where could not be found" in missing
+
+
+def test_the_code_of_methods_is_told_apart(tmp_path: Path) -> None:
+    assert code_digest("fastv") != code_digest("pdrop")
+    assert code_digest("fastv") == code_digest("fastv")
+
+
+def test_data_are_told_apart_by_prompts_and_images() -> None:
+    config = load_config("mini", ["tasks=mini_gqa,mini_textvqa"])
+    _, tasks = load_tasks(config)
+    gqa, textvqa = ((task, questions(name, task, 4)) for name, task in tasks.items())
+    first = data_digest(*gqa)
+    assert first != data_digest(*textvqa)
+    assert first == data_digest(*gqa)
+    assert first != data_digest(gqa[0], questions("mini_gqa", gqa[0], 5))
+    reworded = {doc: replace(request, context=f"{request.context}!") for doc, request in gqa[1].items()}
+    assert first != data_digest(gqa[0], reworded)
+    dataset, split = gqa[0].dataset, gqa[0].config.test_split
+    flipped = dataset[split].map(lambda row: {"image": row["image"].transpose(0)})
+    dataset[split] = flipped
+    assert first != data_digest(*gqa)
 
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:

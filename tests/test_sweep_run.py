@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import multiprocessing
 import time
@@ -12,12 +11,12 @@ from typing import Any
 
 import pytest
 from lmms_tiny import save_tiny_llava
-from rich.console import Console
+from sweeps import answers, run, same_results, small_sweep
 
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, load_config
-from adaptinfer_eval.sweep.records import read_records
-from adaptinfer_eval.sweep.run import run_sweep
+from adaptinfer_eval.sweep.journal import only_run, read_answers
+from adaptinfer_eval.sweep.worker import read_cost
 
 
 @pytest.fixture(scope="module")
@@ -25,28 +24,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llava(tmp_path_factory.mktemp("tiny"), layers=8)
 
 
-def config(checkpoint: Path, output: Path, *overrides: str) -> SweepConfig:
-    small = ("budgets=16", "tasks=mini_mme,mini_scienceqa", "limit=4", "batch_size=4", "workers=1")
-    where = (f"pretrained={checkpoint}", f"output={output}")
-    return load_config("mini", ["methods=vanilla,adaptinfer", *small, *where, *overrides])
-
-
-def run(sweep: SweepConfig) -> tuple[dict[str, Any], list[str], str]:
-    """Records by cell, ids of failed cells, and what the terminal showed."""
-    terminal = io.StringIO()
-    failed = run_sweep(sweep, Console(file=terminal, width=200))
-    records = {record["id"]: record for record in read_records(Path(sweep.output))}
-    return records, [outcome.cell.id for outcome in failed], terminal.getvalue()
-
-
-def answers(sweep: SweepConfig, record: dict[str, Any]) -> list[tuple[int, Any]]:
-    lines = Path(sweep.output, record["answers"]).read_text(encoding="utf-8").splitlines()
-    return [(sample["doc_id"], sample["filtered_resps"]) for sample in map(json.loads, lines)]
-
-
 @pytest.fixture(scope="module")
 def finished(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[SweepConfig, dict[str, Any]]:
-    sweep = config(checkpoint, tmp_path_factory.mktemp("finished"))
+    sweep = small_sweep(checkpoint, tmp_path_factory.mktemp("finished"))
     records, failed, shown = run(sweep)
     assert failed == []
     assert "4/4 cells" in shown
@@ -66,6 +46,9 @@ def test_every_cell_has_a_record_with_answers_and_audit(finished: tuple[SweepCon
         assert record["audit"]["entering"] == pytest.approx(cost.entering)
         assert record["audit"]["leaving"] == pytest.approx(cost.leaving)
         assert len(answers(sweep, record)) == 4
+        written = read_answers(Path(sweep.output), record["id"])
+        assert sorted(written) == [0, 1, 2, 3]
+        assert all(sum(read_cost(a).entering) / 8 == record["audit"]["entering"] for a in written.values())
         results = next(Path(sweep.output, record["answers"]).parent.glob("*_results.json"))
         upstream = json.loads(results.read_text(encoding="utf-8"))["results"][record["task"]]
         assert record["metrics"]
@@ -87,6 +70,7 @@ def test_a_lost_cell_alone_is_measured_again_and_alike(finished: tuple[SweepConf
     sweep, records = finished
     lost = records["llava-adaptinfer-16-mini_scienceqa"]
     Path(sweep.output, "cells", f"{lost['id']}.json").unlink()
+    Path(sweep.output, "journal", f"{lost['id']}.jsonl").unlink()
     again, _, shown = run(sweep)
     assert "1/1 cells" in shown
     assert again[lost["id"]]["score"] == lost["score"]
@@ -95,26 +79,24 @@ def test_a_lost_cell_alone_is_measured_again_and_alike(finished: tuple[SweepConf
 
 def test_another_sweep_may_not_write_into_the_folder(finished: tuple[SweepConfig, dict[str, Any]]) -> None:
     sweep, _ = finished
-    with pytest.raises(SweepError, match="seed was 0, is 5"):
-        run(sweep.model_copy(update={"seed": 5}))
+    with pytest.raises(SweepError, match="dtype was 'float32', is 'float16'"):
+        run(sweep.model_copy(update={"dtype": "float16"}))
+    with only_run(Path(sweep.output)), pytest.raises(SweepError, match="is writing to"):
+        run(sweep)
 
 
 def test_processes_give_what_one_process_gives(
     checkpoint: Path, tmp_path: Path, finished: tuple[SweepConfig, dict[str, Any]]
 ) -> None:
-    alone, records = finished
-    spread = config(checkpoint, tmp_path, "workers=2")
-    others, failed, _ = run(spread)
+    spread = small_sweep(checkpoint, tmp_path, "workers=2")
+    _, failed, _ = run(spread)
     assert failed == []
-    assert others.keys() == records.keys()
-    for name, record in others.items():
-        assert record["score"] == records[name]["score"]
-        assert answers(spread, record) == answers(alone, records[name])
+    assert same_results(spread, finished[0])
 
 
 def test_a_failed_cell_is_recorded_and_the_others_go_on(checkpoint: Path, tmp_path: Path) -> None:
     """MME is scored in pairs of questions, so that an odd limit makes upstream's metric fail."""
-    records, failed, _ = run(config(checkpoint, tmp_path, "limit=3", "methods=vanilla"))
+    records, failed, _ = run(small_sweep(checkpoint, tmp_path, "limit=3", "methods=vanilla"))
     assert failed == ["llava-vanilla-mini_mme"]
     assert records["llava-vanilla-mini_mme"]["status"] == "failed"
     assert "pairwise" in records["llava-vanilla-mini_mme"]["reason"]
@@ -123,7 +105,7 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(checkpoint: Path, tmp_pa
 
 
 def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Path, tmp_path: Path) -> None:
-    records, failed, _ = run(config(checkpoint, tmp_path, "methods=vanilla,downsample", "budgets=40"))
+    records, failed, _ = run(small_sweep(checkpoint, tmp_path, "methods=vanilla,downsample", "budgets=40"))
     assert failed == []
     refused = records["llava-downsample-40-mini_mme"]
     assert refused["status"] == "cannot run"
@@ -141,31 +123,66 @@ def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Pat
 )
 def test_mistakes_end_the_sweep(checkpoint: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(SweepError, match=message):
-        run(config(checkpoint, tmp_path, override))
+        run(small_sweep(checkpoint, tmp_path, override))
 
 
 def test_a_worker_that_cannot_start_ends_the_sweep(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(SweepError, match=r"could not be loaded.*conw"):
-        run(config(checkpoint, tmp_path, "model_args.conw=hf", "workers=2"))
+        run(small_sweep(checkpoint, tmp_path, "model_args.conw=hf", "workers=2"))
 
 
-def test_a_killed_worker_loses_its_cell_and_nothing_else(checkpoint: Path, tmp_path: Path) -> None:
-    sweep = config(checkpoint, tmp_path, "workers=2", "limit=40")
+def test_a_killed_worker_costs_no_cell(
+    checkpoint: Path, tmp_path: Path, finished: tuple[SweepConfig, dict[str, Any]]
+) -> None:
+    sweep = small_sweep(checkpoint, tmp_path, "workers=2", "limit=40")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, sweep)
-        while not list(tmp_path.glob("cells/*.json")):
+        while not list(tmp_path.glob("journal/*.jsonl")):
             time.sleep(0.01)
-        victim = multiprocessing.active_children()[0]
-        victim.kill()
+        while all(len(path.read_bytes().splitlines()) < 2 for path in tmp_path.glob("journal/*.jsonl")):
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
         records, failed, _ = running.result()
-    assert len(failed) <= 1
+    assert failed == []
+    assert len(records) == 4
     assert all(record["status"] == "done" for record in records.values())
-    assert len(records) + len(failed) == 4
+    for name in records:
+        lines = (tmp_path / "journal" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+        docs = [answer["doc"] for line in lines for answer in json.loads(line)["answers"]]
+        assert sorted(docs) == list(range(40))  # each once
+
+
+def test_another_batch_size_goes_on_where_the_first_stopped(checkpoint: Path, tmp_path: Path) -> None:
+    sweep = small_sweep(checkpoint, tmp_path, "tasks=mini_gqa", "limit=12", "batch_size=8")
+    run(sweep)
+    journal = tmp_path / "journal" / "llava-adaptinfer-16-mini_gqa.jsonl"
+    lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
+    journal.write_text("".join(lines[:2]), encoding="utf-8")
+    (tmp_path / "cells" / "llava-adaptinfer-16-mini_gqa.json").unlink()
+    whole = read_answers(tmp_path, "llava-vanilla-mini_gqa")
+    records, failed, shown = run(sweep.model_copy(update={"batch_size": 5}))
+    assert failed == []
+    assert "4/4 requests" in shown
+    assert read_answers(tmp_path, "llava-adaptinfer-16-mini_gqa").keys() == whole.keys()
+    assert records["llava-adaptinfer-16-mini_gqa"]["batch_size"] == [8, 5]
+
+
+def test_seeds_and_repeats_are_cells_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+    sweep = small_sweep(
+        checkpoint, tmp_path, "methods=vanilla,random", "seeds=0,3", "repeats=2", "tasks=mini_gqa", "limit=8"
+    )
     records, failed, _ = run(sweep)
-    assert (len(records), failed) == (4, [])
+    assert failed == []
+    names = ["vanilla", "random-16", "random-16-s3"]
+    assert records.keys() == {f"llava-{name}{repeat}-mini_gqa" for name in names for repeat in ("", "-r1")}
+    kept = {
+        name: [answer["kept"] for answer in read_answers(tmp_path, f"llava-{name}-mini_gqa").values()]
+        for name in ("random-16", "random-16-r1", "random-16-s3")
+    }
+    assert kept["random-16"] == kept["random-16-r1"] != kept["random-16-s3"]
 
 
 def test_sweeps_do_not_run_under_torchrun(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SweepError, match="workers=N"):
-        run(config(checkpoint, tmp_path))
+        run(small_sweep(checkpoint, tmp_path))

@@ -10,45 +10,53 @@ from adaptinfer_eval.sweep.shards import Shard, ShardQueue
 from adaptinfer_eval.sweep.worker import Answered, Failed, Finished, Lost, Ready
 
 DEATHS = 2
-"""Workers that may end over a cell's batch before it is taken to be the cause."""
+"""Workers that may end over a cell before it is taken to be the cause."""
 
 
 def dispatch(pool: Pool, queue: ShardQueue) -> Iterator[Ready | Answered | Failed | Lost]:
-    """What the workers report until the queue is empty and everything is answered, or no worker is left.
+    """What the workers report until everything is answered, or no worker is left.
 
-    A cell that fails is dropped from the queue; the caller may drop others.
+    A cell that fails is dropped from the queue; the caller may drop others. A worker that ends is started again if it
+    had answered something; one that had not would end again.
     """
     starting = set(range(pool.workers))
     at: dict[int, list[Shard]] = {}
-    deaths: Counter[tuple[str, tuple[int, ...], str]] = Counter()
-    while starting or at:
+    useful: set[int] = set()
+    deaths: Counter[str] = Counter()
+    while queue.waiting or any(at.values()):
+        if not starting and not at:
+            return
         worker, event = pool.receive()
         if isinstance(event, Ready):
             starting.remove(worker)
             at[worker] = []
         elif isinstance(event, Answered):
+            useful.add(worker)
             at[worker][0] = at[worker][0].without([event.cell.id])
+        elif isinstance(event, Failed):
+            at[worker][0] = at[worker][0].without([event.cell.id])
+            queue.drop(event.cell.id)
         elif isinstance(event, Finished):
             at[worker].pop(0)
         elif isinstance(event, Lost):
             starting.discard(worker)
             left = at.pop(worker, [])
+            queue.give_back(left)
             if left and left[0].cells:
                 cell = left[0].cells[0]
-                deaths[left[0].task, left[0].docs, cell.id] += 1
-                if deaths[left[0].task, left[0].docs, cell.id] == DEATHS:
-                    left[0] = left[0].without([cell.id])
-                    queue.drop(cell.id)
-                    yield Failed(cell, f"{DEATHS} workers ended over the same questions, the last: {event.reason}")
-            queue.give_back(left)
-        if isinstance(event, Failed):
-            at[worker][0] = at[worker][0].without([event.cell.id])
-            queue.drop(event.cell.id)
+                deaths[cell.id] += 1
+                if deaths[cell.id] == DEATHS:
+                    yield Failed(cell, f"{DEATHS} workers ended over it, the last: {event.reason}")
+            for cell_id, count in deaths.items():
+                if count >= DEATHS:
+                    queue.drop(cell_id)
+            if worker in useful:
+                useful.remove(worker)
+                starting.add(worker)
+                pool.restart(worker)
         if not isinstance(event, Finished):
             yield event
         _feed(pool, queue, at)
-        if not starting and not queue.waiting and not any(at.values()):
-            return
 
 
 def _feed(pool: Pool, queue: ShardQueue, at: dict[int, list[Shard]]) -> None:

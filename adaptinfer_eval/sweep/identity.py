@@ -93,13 +93,14 @@ def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
     folder = Path(checkpoint)
     if folder.is_dir():
         return _digest_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
-    from transformers import AutoConfig
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = AutoConfig.from_pretrained(checkpoint, revision=str(revision or "main"))
-    except (OSError, ValueError) as error:
+        config = hf_hub_download(checkpoint, "config.json", revision=str(revision or "main"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
         raise SweepError(f"pretrained: {checkpoint} could not be found: {error}") from error
-    return f"{checkpoint}@{found._commit_hash}"
+    return f"{checkpoint}@{Path(config).parent.name}"  # …/snapshots/<commit>/config.json
 
 
 def data_digest(task: Any, asked: Mapping[int, Request]) -> str:

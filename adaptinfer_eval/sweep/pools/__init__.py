@@ -10,7 +10,7 @@ from adaptinfer_eval.sweep.worker import Event
 
 
 class Pool(Protocol):
-    """Some workers, numbered from 0. The first event of each is `Ready`; after `Lost` it is there no more."""
+    """Some workers, numbered from 0. The first event of each is `Ready`; after `Lost` it is gone until `restart`."""
 
     workers: int
 
@@ -18,10 +18,13 @@ class Pool(Protocol):
         """Hand a shard to a worker, which may still have others to answer first."""
 
     def receive(self) -> tuple[int, Event]:
-        """Wait for the next event of any worker that is ready or has shards.
+        """Wait for the next event of any worker that is starting or has shards.
 
         SweepError where a worker could not load its model.
         """
+
+    def restart(self, worker: int) -> None:
+        """Start a worker that was lost again."""
 
     def close(self) -> None:
         """End all workers, whatever they are at."""

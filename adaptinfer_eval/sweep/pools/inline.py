@@ -29,6 +29,9 @@ class Inline:
         with logged_to(self.log):
             return 0, next(self._events)
 
+    def restart(self, worker: int) -> None:
+        raise AssertionError("a worker in this process is not lost")
+
     def close(self) -> None:
         self._events.close()
 

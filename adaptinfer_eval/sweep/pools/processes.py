@@ -24,47 +24,48 @@ class Processes:
         each = config.gpus_per_worker
         if gpus and workers * each > len(gpus):
             raise SweepError(f"{workers} workers with {each} GPUs each need {workers * each}, there are {len(gpus)}")
-        context = multiprocessing.get_context("spawn")
-        self.workers = workers
-        self.pipes: dict[Connection, int] = {}
-        self.processes: list[BaseProcess] = []
+        self.config, self.workers = config, workers
+        self.gpus = [gpus[index * each : (index + 1) * each] for index in range(workers)]
+        self.pipes: dict[int, Connection] = {}
+        self.processes: dict[int, BaseProcess] = {}
         self.events: deque[tuple[int, Event]] = deque()
         for index in range(workers):
-            ours, theirs = context.Pipe()
-            own = gpus[index * each : (index + 1) * each]
-            process = context.Process(target=_serve, args=(config, index, workers, own, theirs), daemon=True)
-            process.start()
-            theirs.close()
-            self.pipes[ours] = index
-            self.processes.append(process)
+            self.restart(index)
+
+    def restart(self, worker: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipes[worker], theirs = context.Pipe()
+        given = (self.config, worker, self.workers, self.gpus[worker], theirs)
+        self.processes[worker] = context.Process(target=_serve, args=given, daemon=True)
+        self.processes[worker].start()
+        theirs.close()
 
     def send(self, worker: int, shard: Shard) -> None:
-        pipe = next(pipe for pipe, index in self.pipes.items() if index == worker)
         with contextlib.suppress(OSError):  # one that has just ended, which `receive` will tell
-            pipe.send(shard)
+            self.pipes[worker].send(shard)
 
     def receive(self) -> tuple[int, Event]:
         while not self.events:
-            for pipe in wait(list(self.pipes)):
-                assert isinstance(pipe, Connection)
-                self.events.append((self.pipes[pipe], self._receive(pipe)))
+            ready = wait(list(self.pipes.values()))
+            for worker in [worker for worker, pipe in self.pipes.items() if pipe in ready]:
+                self.events.append((worker, self._receive(worker)))
         return self.events.popleft()
 
-    def _receive(self, pipe: Connection) -> Event:
+    def _receive(self, worker: int) -> Event:
         try:
-            message: Event | SweepError = pipe.recv()
+            message: Event | SweepError = self.pipes[worker].recv()
         except (EOFError, OSError):
-            process = self.processes[self.pipes.pop(pipe)]
-            process.join()
-            return Lost(f"its process ended (exit code {process.exitcode})")
+            del self.pipes[worker]
+            self.processes[worker].join()
+            return Lost(f"its process ended (exit code {self.processes[worker].exitcode})")
         if isinstance(message, SweepError):
             raise message
         return message
 
     def close(self) -> None:
-        for process in self.processes:
+        for process in self.processes.values():
             process.terminate()
-        for process in self.processes:
+        for process in self.processes.values():
             process.join()
 
 

@@ -1,0 +1,155 @@
+"""Answers survive what kills a run, and are never mixed with others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.journal import Journal, only_run, read_answers
+
+IDENTITY = {"method": "fastv", "versions": {"torch": "2.15"}}
+WORKER = {"device": "cpu"}
+
+
+def batch(*docs: int) -> list[dict[str, Any]]:
+    return [{"doc": doc, "text": f"ünswer {doc}"} for doc in docs]
+
+
+def journal(folder: Path, **changes: Any) -> Journal:
+    return Journal(folder, "cell", IDENTITY | changes)
+
+
+def test_answers_are_there_for_the_next_run_by_document(tmp_path: Path) -> None:
+    first = journal(tmp_path)
+    first.write(WORKER, batch(7, 3))
+    first.write({"device": "cuda:0"}, batch(5))
+    again = journal(tmp_path)
+    assert (again.done, again.torn) == ({3, 5, 7}, False)
+    answers, workers = again.read()
+    assert list(answers) == [3, 5, 7]
+    assert answers[7]["text"] == "ünswer 7"
+    assert workers == [WORKER, {"device": "cuda:0"}]
+    assert read_answers(tmp_path, "cell") == answers
+    assert read_answers(tmp_path, "another") == {}
+
+
+@pytest.mark.parametrize("lost", [1, 10, 40])
+def test_a_torn_last_line_is_cut_off_and_its_batch_answered_again(tmp_path: Path, lost: int) -> None:
+    torn = journal(tmp_path)
+    torn.write(WORKER, batch(0, 1))
+    kept = torn.path.read_bytes()
+    torn.write(WORKER, batch(2, 3))
+    os.truncate(torn.path, torn.path.stat().st_size - lost)
+    again = journal(tmp_path)
+    assert (again.done, again.torn) == ({0, 1}, True)
+    assert again.path.read_bytes() == kept
+    again.write(WORKER, batch(2, 3))
+    assert journal(tmp_path).done == {0, 1, 2, 3}
+
+
+def test_a_torn_first_line_is_an_empty_journal(tmp_path: Path) -> None:
+    path = journal(tmp_path).path
+    os.truncate(path, 5)
+    assert journal(tmp_path).done == set()
+    assert journal(tmp_path).torn is False
+
+
+def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(tmp_path: Path) -> None:
+    damaged = journal(tmp_path)
+    damaged.write(WORKER, batch(0))
+    damaged.path.write_bytes(damaged.path.read_bytes().replace(b'"doc": 0', b'"doc"#0'))
+    with pytest.raises(SweepError, match=r"cell.jsonl, line 2, is damaged"):
+        journal(tmp_path)
+    damaged.path.write_text('{"something": "else"}\n')
+    with pytest.raises(SweepError, match="does not begin as a journal"):
+        journal(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"method": "pdrop"}, {"versions": {"torch": "2.16"}}])
+def test_answers_of_something_else_are_not_taken_up(tmp_path: Path, change: dict[str, Any]) -> None:
+    journal(tmp_path).write(WORKER, batch(0))
+    with pytest.raises(SweepError, match=rf"{next(iter(change))} was .*another folder"):
+        journal(tmp_path, **change)
+
+
+def test_a_full_disk_ends_the_run_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = journal(tmp_path)
+    full.write(WORKER, batch(0))
+    before = full.path.read_bytes()
+    write = os.write
+
+    def half(file: int, data: bytes) -> int:
+        if len(data) < 20:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(file, data[: len(data) // 2])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", half)
+        with pytest.raises(SweepError, match=r"No space left on device.* goes on from here"):
+            full.write(WORKER, batch(1))
+    assert full.path.read_bytes() == before
+    assert full.done == {0}
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """A limit on the size of files, in a process of its own: the kernel refuses, nothing is replaced."""
+    program = f"""
+import resource, signal
+from pathlib import Path
+from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.journal import Journal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+journal = Journal(Path({str(tmp_path)!r}), "cell", {IDENTITY!r})
+try:
+    for doc in range(1000):
+        journal.write({WORKER!r}, [{{"doc": doc, "text": "x" * 100}}])
+except SweepError as error:
+    print(len(journal.done), error)
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "Free some space" in shown
+    again = journal(tmp_path)
+    assert again.done == set(range(int(shown.split()[0])))
+    assert again.torn is False
+    assert 0 < again.path.stat().st_size <= 2000
+
+
+def test_a_folder_has_one_run_at_a_time(tmp_path: Path) -> None:
+    with only_run(tmp_path):
+        with (
+            pytest.raises(SweepError, match=rf"process {os.getpid()} on .* is writing .*another folder"),
+            only_run(tmp_path),
+        ):
+            pass
+        with pytest.raises(SweepError, match="is writing"), only_run(tmp_path):
+            pass
+    with only_run(tmp_path):
+        pass
+
+
+def test_a_run_that_is_killed_lets_go_of_the_folder(tmp_path: Path) -> None:
+    program = f"""
+import time
+from pathlib import Path
+from adaptinfer_eval.sweep.journal import only_run
+with only_run(Path({str(tmp_path)!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(SweepError, match=f"process {holder.pid} on"), only_run(tmp_path):
+            pass
+        holder.kill()
+        holder.wait()
+        with only_run(tmp_path):
+            pass

@@ -1,0 +1,42 @@
+"""Sharing encoded images saves the vision tower's work and changes no answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lmms_tiny import save_tiny_llava
+from sweeps import run, same_results, small_sweep
+from transformers.models.clip.modeling_clip import CLIPVisionModel
+
+from adaptinfer_eval.sweep.config import SweepConfig
+
+
+def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: Counter[str] = Counter()
+    forward: Any = CLIPVisionModel.forward
+    sharing = "sharing"
+
+    def counted(self: Any, pixel_values: Any, *args: Any, **kwargs: Any) -> Any:
+        encoded[sharing] += len(pixel_values)
+        return forward(self, pixel_values, *args, **kwargs)
+
+    monkeypatch.setattr(CLIPVisionModel, "forward", counted)
+    checkpoint = save_tiny_llava(tmp_path / "tiny", layers=8)
+    methods = "methods=vanilla,adaptinfer,fastv,pdrop,sparsevlm,random,downsample,tome"
+
+    def sweep(*overrides: str) -> SweepConfig:
+        config = small_sweep(checkpoint, tmp_path / sharing, methods, "budgets=16,9", "limit=6", *overrides)
+        records, failed, _ = run(config)
+        assert failed == []
+        assert sum(record["status"] == "done" for record in records.values()) >= 24
+        return config
+
+    shared = sweep()
+    sharing = "alone"
+    alone = sweep("sharing=false")
+    assert same_results(shared, alone)
+    images = 6 * 2  # of two tasks; each is encoded once, and once more for either budget of ToMe
+    assert encoded == {"sharing": 3 * images, "alone": 15 * images}
