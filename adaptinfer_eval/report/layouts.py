@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from adaptinfer_eval.schedule import Schedule
-from adaptinfer_eval.sweep.config import SweepError, nearest
+from adaptinfer_eval.sweep.config import SweepError
 
 Record = Mapping[str, Any]
 
@@ -86,7 +86,7 @@ LAYOUTS = {
 def layout(number: str) -> Layout:
     """The layout of the paper's table `number`; SweepError where there is none here."""
     if number.lower() not in LAYOUTS:
-        raise SweepError(f"no layout for table {number!r}{nearest(number, LAYOUTS)}")
+        raise SweepError(f"no layout for table {number!r}: there are {', '.join(LAYOUTS)}")
     return LAYOUTS[number.lower()]
 
 

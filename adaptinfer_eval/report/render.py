@@ -117,17 +117,24 @@ def _number(title: str, value: float, sign: str = "") -> str:
 
 
 def _compared(table: Table, number: int) -> tuple[Row, Row]:
-    """Published values and the differences to them, by column; empty where nothing is published for the line."""
+    """Published values and the differences to them, by column, `*` where not the whole task was asked.
+
+    Empty where nothing is published for the line.
+    """
     line, ratio = table.lines[number], table.ratios[number]
     printed = table.published.row(line) if table.published else {}
     found: Mapping[str, float | None] = {
         **{title: cell.score for title, cell in line.cells.items()},
         RATIO: ratio.value if ratio else None,
     }
-    columns = {title: ACC_RATIO if title == RATIO else title for title in found}
     shared = {title: value for title, value in printed.items() if title in found}
-    differences = {t: value - shared[t] for t, value in found.items() if t in shared and value is not None}
+    differences = {
+        title: value - shared[title] for title, value in found.items() if title in shared and value is not None
+    }
+    limited = {title: cell.limited for title, cell in line.cells.items()}
+    stars = {title: "*" if limited.get(title, any(limited.values())) else "" for title in found}
+    columns = {title: ACC_RATIO if title == RATIO else title for title in found}
     return (
         {columns[title]: _number(title, value) for title, value in shared.items()},
-        {columns[title]: _number(title, value, "+") for title, value in differences.items()},
+        {columns[title]: _number(title, value, "+") + stars[title] for title, value in differences.items()},
     )
