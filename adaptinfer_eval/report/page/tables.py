@@ -10,7 +10,7 @@ import numpy as np
 from adaptinfer_eval.report.page.view import Cell, Column, Row, Table
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Cell as Measured
-from adaptinfer_eval.report.rows import Line, vanilla_of
+from adaptinfer_eval.report.rows import Line, spread, vanilla_of
 from adaptinfer_eval.report.table import Table as MadeTable
 from adaptinfer_eval.sweep.units import Units
 
@@ -43,7 +43,7 @@ def results_table(made: MadeTable) -> Table:
         cells = [
             *_head(line),
             *(_score(heading, line.cells[heading]) for heading in headings),
-            number(ratio.value if ratio else None, "{:.1f}"),
+            _with_spread(ratio.value, ratio.spread, "{:.1f}") if ratio else ABSENT,
             _interval(ratio),
             *([Cell(ratio.group if ratio else "")] if lettered else []),
             number(_mean(line, "entering"), "{:.1f}"),
@@ -135,7 +135,13 @@ def _schedules(line: Line) -> list[str]:
 def _score(heading: str, cell: Measured) -> Cell:
     if cell.score is None:
         return Cell(cell.status)
-    return Cell(f"{cell.score:.0f}" if heading == "MME" else f"{cell.score:.1f}", cell.score, "*" * cell.limited)
+    form = "{:.0f}" if heading == "MME" else "{:.1f}"
+    return _with_spread(cell.score, spread(list(cell.scores.values())), form)._replace(mark="*" * cell.limited)
+
+
+def _with_spread(value: float, deviation: float | None, form: str) -> Cell:
+    """`deviation`: standard deviation over the seeds of a line that is the mean of several."""
+    return Cell(form.format(value) + (f" ± {form.format(deviation)}" if deviation is not None else ""), value)
 
 
 def _interval(ratio: Ratio | None) -> Cell:
