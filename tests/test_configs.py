@@ -1,0 +1,125 @@
+"""The configurations shipped in configs/: each loads, and has exactly the cells that it should."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from adaptinfer_eval.sweep.cells import plan, settings
+from adaptinfer_eval.sweep.config import SweepConfig, load_config, shipped
+
+NAMES = sorted(path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.yaml"))
+PAPER = ("mme", "gqa", "mmbench_en_dev", "scienceqa_img", "textvqa")
+MINI = ("mme", "gqa", "mmbench", "scienceqa", "textvqa")
+LOCATIONS = ["adaptinfer.layers=" + layers for layers in ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")]
+THIRTY_TWO = "sparsevlm.schedule=1:25,6:11,15:6"
+
+
+class Sweep(NamedTuple):
+    """`labels` of settings, of which `refused` cannot run on the model, and tasks without their prefix."""
+
+    labels: set[str]
+    tasks: tuple[str, ...]
+    refused: frozenset[str] = frozenset()
+
+
+def each(methods: str, budgets: str) -> set[str]:
+    return {f"{method}-{budget}" for method, budget in product(methods.split(), budgets.split())}
+
+
+EXPECTED = {
+    "table1": Sweep({"vanilla", *each("tome fastv pdrop sparsevlm adaptinfer", "128 64")}, PAPER),
+    "table2": Sweep(
+        {"vanilla", "adaptinfer.schedule=1:176,9:121,18:83", *each("adaptinfer", "128 64 32")},
+        ("mme", "scienceqa_img", "textvqa"),
+        refused=frozenset({"adaptinfer-128"}),
+    ),
+    "table3": Sweep(
+        {
+            f"{setting}{r}"
+            for setting in ("vanilla", *each("pdrop sparsevlm adaptinfer", "64"))
+            for r in ("", "-r1", "-r2")
+        },
+        ("mme", "gqa", "mmbench_en_dev", "textvqa"),
+    ),
+    "table4": Sweep(
+        {"vanilla", THIRTY_TWO, *each("sparsevlm adaptinfer", "48 32")},
+        ("mme", "textvqa"),
+        refused=frozenset({"sparsevlm-32"}),
+    ),
+    "table5": Sweep(
+        {"vanilla", "adaptinfer-128", "adaptinfer.schedule=2:368,4:184,8:92,16:46", *each(" ".join(LOCATIONS), "128")},
+        ("mme", "gqa", "textvqa"),
+    ),
+    "table_a6": Sweep({"vanilla", *each("adaptinfer", "128 64")}, ("mme", "mmbench_en_dev", "textvqa")),
+    "fair": Sweep(
+        {"vanilla", *each("tome fastv pdrop sparsevlm adaptinfer random downsample", "192 128 96 64")}, PAPER
+    ),
+    "ci": Sweep({"vanilla", *each("fastv sparsevlm adaptinfer random", "64")}, MINI),
+    "mini": Sweep(
+        {
+            "vanilla",
+            THIRTY_TWO,
+            *each("tome fastv pdrop sparsevlm adaptinfer random downsample", "128 64 48 32"),
+        },
+        MINI,
+        refused=frozenset({"sparsevlm-32"}),  # and ToMe, which only the model itself tells
+    ),
+}
+
+
+@pytest.fixture(params=NAMES)
+def config(request: pytest.FixtureRequest) -> SweepConfig:
+    return load_config(request.param)
+
+
+def test_cells_are_the_tables(config: SweepConfig) -> None:
+    expected = EXPECTED[config.name]
+    prefix = "mini_" if config.name in {"ci", "mini"} else "adaptinfer_"
+    assert {setting.label for setting in settings(config)} == expected.labels
+    assert config.tasks == tuple(prefix + task for task in expected.tasks)
+    assert {planned.setting.label for planned in plan(config) if planned.audit is None} == expected.refused
+
+
+def test_table_1_has_eleven_settings_in_five_tasks() -> None:
+    config = load_config("table1")
+    assert (len(settings(config)), len(config.tasks)) == (11, 5)
+
+
+def test_tasks_are_among_those_shipped(config: SweepConfig) -> None:
+    folder = shipped("tasks")
+    assert folder is not None
+    found = [re.findall(r"^task: (\w+)$", path.read_text(), re.MULTILINE) for path in folder.glob("*/*.yaml")]
+    assert set(config.tasks) <= {name for names in found for name in names}
+
+
+def test_table_3_costs_what_the_paper_prints() -> None:
+    """TFLOPs on MME, by Eq. 5 with 66 text tokens. The paper's PDrop has a schedule of its own, not published."""
+    printed = {"vanilla": 4.268, "sparsevlm-64": 0.974, "adaptinfer-64": 0.975}
+    costs = {planned.setting.label: planned.audit for planned in plan(load_config("table3"))}
+    for label, tflops in printed.items():
+        cost = costs[label]
+        assert cost is not None
+        assert cost.macs / 1e12 == pytest.approx(tflops, rel=2e-3)
+
+
+def test_timing_shares_nothing() -> None:
+    config = load_config("table3")
+    assert (config.batch_size, config.sharing) == (1, False)
+    assert config.repeats > 1
+
+
+def test_fair_is_equal_compute() -> None:
+    """Every method reaches every budget in entering tokens, and FLOPs differ by no more than 1 %."""
+    config = load_config("fair")
+    for budget in config.budgets:
+        costs = [planned.audit for planned in plan(config) if planned.setting.budget == budget]
+        assert len(costs) == len(config.methods) - 1
+        entering = [cost.entering for cost in costs if cost]
+        macs = [cost.macs for cost in costs if cost]
+        assert entering == pytest.approx([budget] * len(costs), abs=0.5)
+        assert max(macs) / min(macs) < 1.01
