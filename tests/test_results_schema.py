@@ -55,6 +55,22 @@ def lines(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def test_the_readme_explains_every_key() -> None:
+    text = (Path(__file__).parent.parent / "results" / "README.md").read_text(encoding="utf-8")
+    for name in ("record", "scores", "journal"):
+        for key in property_names(validator(name).schema):
+            assert f"`{key}`" in text or f'"{key}":' in text, f"{key} of {name}.json"
+
+
+def property_names(schema: Any) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(property_names, schema))
+    if not isinstance(schema, dict):
+        return set()
+    own = set(schema.get("properties", {}))
+    return own.union(*(property_names(part) for part in schema.values()))
+
+
 def test_records(sweep: Sweep) -> None:
     folder, records = sweep
     assert {record["status"] for record in records.values()} == {"done", "failed", "cannot run"}
