@@ -258,3 +258,29 @@ def test_the_command_writes_into_the_sweeps_folder(
 def test_a_folder_without_a_sweep_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="run a sweep"):
         report(tmp_path)
+
+
+def test_without_journals_the_page_says_why_pictures_are_missing(sweep: Path, tmp_path: Path) -> None:
+    folder = changed(sweep, tmp_path)
+    shutil.rmtree(folder / "journal")
+    html = report(folder)
+    assert "its journal is missing" in html
+    assert '<path class="veil"' not in html
+
+
+def test_lost_answers_are_an_error_that_names_the_remedy(sweep: Path, tmp_path: Path) -> None:
+    folder = changed(sweep, tmp_path)
+    shutil.rmtree(folder / "lmms_eval" / "llava-random-64-mini_mme")
+    with pytest.raises(SweepError, match=r"delete .*llava-random-64-mini_mme.json and start the sweep again"):
+        report(folder)
+
+
+def test_a_line_of_several_seeds_is_shown_with_its_spread(sweep: Path, tmp_path: Path) -> None:
+    folder = changed(sweep, tmp_path)
+    for cell in list(folder.glob("cells/llava-random-64-*.json")):
+        record = json.loads(cell.read_text())
+        other = record | {"id": record["id"].replace("-mini", "-s1-mini"), "seed": 1}
+        (cell.parent / f"{other['id']}.json").write_text(json.dumps(other))
+    html = report(folder)
+    assert html.count(" ± 0.0</td>") == 2  # TextVQA and the ratio
+    assert "2 more are here from an earlier configuration" in html  # one seed was asked for

@@ -20,6 +20,20 @@ MOST = 24
 """Questions on a page: few enough for a page of a few megabytes."""
 SQUARE = {"llava"}
 """Backbones whose vision tokens are, in order, the patches of one square picture."""
+INTRO = (
+    "The {} questions that divide the methods at one budget most evenly into right and wrong, in turn from every task "
+    "and budget. They show how methods differ, not which is better. Each answer is judged by itself, not with its pair "
+    "in MME or its circular copies in MMBench."
+)
+LEGEND = (
+    "Pictures are as the model saw them. What a method dropped is veiled, the more the earlier; an outline is around "
+    "the patches that it kept to the end. Where patches were merged, lines are around those of one token. The numbers "
+    "are the patches left after each stage."
+)
+UNDRAWN = (
+    "An answer is without a picture where its journal is missing, or where its vision tokens are not the patches of "
+    "one square picture."
+)
 
 
 class MethodCell(NamedTuple):
@@ -49,18 +63,11 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
     chosen = choose(candidates, MOST)
     if not chosen:
         return view.Questions(["There is no budget at which two methods differ in which questions they get right."])
-    intro = [
-        f"The {len(chosen)} questions that divide the methods at one budget most evenly into right and wrong, in turn "
-        "from every task and budget. They show how methods differ, not which is better.",
-        "Pictures are as the model saw them. What a method dropped is veiled, the more the earlier; an outline is "
-        "around the patches that it kept to the end. Where patches were merged, lines are around those of one token. "
-        "The numbers are the patches left after each stage.",
-    ]
+    intro = [INTRO.format(len(chosen)), LEGEND]
     if config.backbone not in SQUARE:
-        intro.append(f"Without pictures: where a vision token of {config.backbone} lies in them is not known here.")
+        intro[1] = f"Without pictures: where a vision token of {config.backbone} lies in them is not known here."
     shown: list[view.Question] = []
-    images: dict[tuple[str, int], view.Image] = {}
-    pad = config.model_args.get("image_aspect_ratio", "pad") == "pad"
+    images: list[view.Image] = []
     for heading in dict.fromkeys(one.task for one in chosen):
         here = [one for one in chosen if one.task == heading]
         try:
@@ -68,19 +75,33 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
         except Exception as error:  # whatever a data set's loader, or the network under it, raises
             documents = {}
             intro.append(f"{heading} is without pictures and right answers, its data could not be read here: {error}")
-        for doc, document in documents.items():
-            if document.picture is not None and config.backbone in SQUARE:
-                seen = picture.as_seen(document.picture, pad)
-                images[heading, doc] = view.Image(
-                    f"picture-{heading}-{doc}", picture.data_uri(seen), picture.is_small(seen)
-                )
-        shown += _shown(here, cells[heading], folder, documents, images)
-    return view.Questions(intro, shown, list(images.values()))
+        of_task = _images(config, heading, documents)
+        shown += _shown(here, cells[heading], folder, documents, of_task)
+        images += of_task.values()
+    if images and any(answer.picture is None for question in shown for answer in question.answers):
+        intro.append(UNDRAWN)
+    return view.Questions(intro, shown, images)
+
+
+def _images(config: SweepConfig, heading: str, documents: Mapping[int, Document]) -> dict[int, view.Image]:
+    """By document, as the model saw them."""
+    pad = config.model_args.get("image_aspect_ratio", "pad") == "pad"
+    pictures = {doc: found.picture for doc, found in documents.items() if config.backbone in SQUARE}
+    seen = {doc: picture.as_seen(image, pad) for doc, image in pictures.items() if image}
+    return {
+        doc: view.Image(f"picture-{heading}-{doc}", picture.data_uri(image), picture.is_small(image))
+        for doc, image in seen.items()
+    }
 
 
 def _cells(lines: Sequence[Line], heading: str) -> list[MethodCell]:
-    measured = [(line, line.cells[heading].measured) for line in lines]
-    return [MethodCell(line.place.title, budget_of(line), records[0]) for line, records in measured if records]
+    found = []
+    for line in lines:
+        records = line.cells[heading].records
+        done = [member for member, record in records.items() if record["status"] == "done"]
+        if done:
+            found.append(MethodCell(line.place.title, budget_of(line), records[min(done)]))
+    return found
 
 
 def _candidates(heading: str, cells: Sequence[MethodCell], folder: Path) -> dict[Place, dict[int, list[float]]]:
@@ -99,7 +120,7 @@ def _shown(
     cells: Sequence[MethodCell],
     folder: Path,
     documents: Mapping[int, Document],
-    images: Mapping[tuple[str, int], view.Image],
+    images: Mapping[int, view.Image],
 ) -> list[view.Question]:
     """The chosen questions of one task, with the answers of vanilla and of the methods at the budget."""
     budgets = {"", *(f"{one.budget:g}" for one in chosen)}
@@ -121,7 +142,7 @@ def _shown(
                 doc=one.doc,
                 text=str(asked[-1].samples[one.doc]["input"]),
                 target=documents[one.doc].target if one.doc in documents else "",
-                answers=[_answer(method, one.doc, images.get((one.task, one.doc))) for method in asked],
+                answers=[_answer(method, one.doc, images.get(one.doc)) for method in asked],
             )
         )
     return shown
@@ -131,6 +152,6 @@ def _answer(method: Answered, doc: int, image: view.Image | None) -> view.Answer
     right = method.rights.get(doc)
     verdict = "" if right is None else {0.0: "wrong", 1.0: "right"}.get(right, "partly right")
     text = str(method.samples[doc]["filtered_resps"])
-    made = method.journal[doc]
-    drawn = overlay(made, image.id, method.cell.title) if image else None
-    return view.Answer(method.cell.title, text, verdict, stages_of(made), drawn)
+    made = method.journal.get(doc)
+    drawn = overlay(made, image.id, method.cell.title) if made and image else None
+    return view.Answer(method.cell.title, text, verdict, stages_of(made) if made else "", drawn)

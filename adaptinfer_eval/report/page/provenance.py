@@ -22,8 +22,9 @@ def wanted_cells(config: SweepConfig) -> list[str]:
 def lead(config: SweepConfig) -> str:
     """One sentence on what was run."""
     asked = f"the first {config.limit} questions" if config.limit else "all questions"
+    others = {entry.name for entry in config.methods} - {"vanilla"}
     return (
-        f"{len(config.methods)} methods on {config.pretrained} ({config.backbone}) at "
+        f"{len(others)} methods on {config.pretrained} ({config.backbone}) at "
         f"{', '.join(f'{budget:g}' for budget in config.budgets)} vision tokens per layer (counted {config.count}), "
         f"asked {asked} of {', '.join(map(heading, config.tasks))}."
     )
@@ -35,20 +36,20 @@ def notices(config: SweepConfig, records: Sequence[Record]) -> list[Notice]:
 
 
 def _completeness(config: SweepConfig, records: Sequence[Record]) -> Notice:
-    wanted = wanted_cells(config)
-    states = Counter(record["status"] for record in records)
-    missing = sorted(set(wanted) - {record["id"] for record in records})
-    items = [
-        f"{record['id']}: {record['status']}: {record['reason']}" for record in records if record["status"] == "failed"
-    ]
+    wanted = set(wanted_cells(config))
+    states = Counter(record["status"] for record in records if record["id"] in wanted)
+    missing = sorted(wanted - {record["id"] for record in records})
+    others = len(records) - sum(states.values())
+    items = [f"{r['id']}: failed: {r['reason']}" for r in records if r["status"] == "failed"]
     items += [f"{name}: missing" for name in missing]
-    refused = f" {states['cannot run']} cannot run, for the reasons below the results." if states["cannot run"] else ""
-    measured = f"{states['done']} of {len(wanted)} cells are measured.{refused}"
+    text = f"{states['done']} of {len(wanted)} cells are measured."
+    if states["cannot run"]:
+        text += f" {states['cannot run']} cannot run, for the reasons below the results."
+    if others:
+        text += f" {others} more are here from an earlier configuration of this folder."
     if not items:
-        return Notice("good", "Complete.", measured)
-    return Notice(
-        "warning", "Not complete.", f"{measured} {states['failed']} failed, {len(missing)} are missing.", items
-    )
+        return Notice("good", "Complete.", text)
+    return Notice("warning", "Not complete.", f"{text} {states['failed']} failed, {len(missing)} are missing.", items)
 
 
 def _limits(records: Sequence[Record]) -> Notice | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.scores import EXACT_MATCH, MMBENCH, MME
 from adaptinfer_eval.sweep.units import MMBENCH_COPY, units_of
 
@@ -15,9 +16,15 @@ Samples = dict[int, Sample]
 
 
 def read_samples(folder: Path, record: Mapping[str, Any]) -> Samples:
-    """The samples of a measured cell, by document."""
-    lines = (folder / record["answers"]).read_text(encoding="utf-8").splitlines()
-    return {sample["doc_id"]: sample for sample in map(json.loads, lines)}
+    """The samples of a measured cell, by document; SweepError where their file is missing."""
+    path = folder / record["answers"]
+    if not path.is_file():
+        raise SweepError(
+            f"{path} is missing: delete {folder / 'cells' / record['id']}.json and start the sweep again, which scores "
+            "that cell anew"
+        )
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        return {sample["doc_id"]: sample for sample in map(json.loads, lines)}
 
 
 def rights(samples: Samples) -> dict[int, float]:
