@@ -51,7 +51,7 @@ def test_the_checkpoints_own_template(tmp_path: Path) -> None:
 def test_images_go_first_or_where_the_text_marks_them() -> None:
     def content(context: str, images: list[str]) -> list[str | Image]:
         (request,) = generation_requests([question(context, images)], is_simple=True)
-        ((role, content),) = simple_messages(request, {}, "<image>")
+        ((role, content),) = simple_messages(request, {})
         assert role == "user"
         return content
 

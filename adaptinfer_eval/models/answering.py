@@ -90,7 +90,10 @@ class Answering(ABC):
         images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
         text, token = self.conversation(messages), self.processor.image_token
         if text.count(token) != len(images):
-            raise ValueError(f"the text itself holds {token!r}, which stands for an image: take it out")
+            raise ValueError(
+                f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: take "
+                "it out of the text itself, or use a chat template that writes it once per image"
+            )
         return Prompt(text, [load_image(image) for image in images], continuation, counted)
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
@@ -178,10 +181,10 @@ class Answering(ABC):
         vision = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
         real = batch.inputs["attention_mask"].sum(1).tolist()
         costs = []
-        for prompt, row, images, tokens in zip(batch.prompts, trace.entering.tolist(), vision, real, strict=True):
+        for row, images, tokens in zip(trace.entering.tolist(), vision, real, strict=True):
             text = tokens - images
             macs = prefill_macs([n + text for n in row], shape.hidden_size, shape.intermediate_size)
-            per_image = images // len(prompt.images) if images else 0
+            per_image = int(self.model.config.image_seq_length) if images else 0  # of an image, or of a tile of it
             schedule = self._describe(self.method, shape.num_hidden_layers, per_image)
             costs.append(Cost(schedule, tuple(row), images, text, 2 * macs, seconds))
         return costs

@@ -170,7 +170,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             task, text = request.task, request.continuation
             document: Any = None if request.split is None else self.task_dict[task][request.split][request.doc_id]
             if self.is_simple or text is not None:  # lmms-eval asks for scores in the form of simple models only
-                messages = simple_messages(request, document, self.processor.image_token)
+                messages = simple_messages(request, document)
             else:
                 messages = chat_messages(request, document)
             continuation = text(document) if callable(text) else text or ""

@@ -17,6 +17,10 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+IMAGE_MARK = "<image>"
+"""Where lmms-eval's tasks put an image into a text, whatever the model's own token is."""
+
+
 class RequestError(RuntimeError):
     """A request could not be answered; names it. The cause is chained."""
 
@@ -87,15 +91,15 @@ def _is_padding(instance: Any) -> bool:
     return bool((instance.metadata or {}).get("__padding_only__"))
 
 
-def simple_messages(request: Request, document: Mapping[str, Any] | None, image_token: str) -> list[Message]:
-    """One user message: the images, then the text; or in the places that the text itself marks with `image_token`."""
+def simple_messages(request: Request, document: Mapping[str, Any] | None) -> list[Message]:
+    """One user message: the images, then the text; or in the places that the text itself marks with `IMAGE_MARK`."""
     (doc_to_visual,) = request.arguments
     images = [Image(visual) for visual in (doc_to_visual(document) if doc_to_visual else None) or []]
-    parts = request.context.split(image_token)
+    parts = request.context.split(IMAGE_MARK)
     if len(parts) == 1:
         return [("user", [*images, request.context])]
     if len(parts) != len(images) + 1:
-        raise ValueError(f"the text marks {len(parts) - 1} images with {image_token}, the document has {len(images)}")
+        raise ValueError(f"the text marks {len(parts) - 1} images with {IMAGE_MARK}, the document has {len(images)}")
     content: list[str | Image] = [parts[0]]
     for image, text in zip(images, parts[1:], strict=True):
         content += [image, text]
