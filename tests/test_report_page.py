@@ -119,6 +119,16 @@ def test_filters_hide_rows_and_say_how_many_are_left(page: Page) -> None:
     assert len(column(page, "cost-table", 0)) == 7
 
 
+def test_categories_have_the_methods_as_columns(page: Page) -> None:
+    headings = page.locator("#categories-mme thead th").all_inner_texts()
+    assert headings == ["Category", "Avg. tokens", "Vanilla", "ToMe", "AdaptInfer", "random"]
+    page.locator("form[data-for=categories-mme]").get_by_label("Tokens").select_option("32")
+    assert set(column(page, "categories-mme", 1)) == {"32"}
+    assert set(column(page, "categories-mme", 3)) == {"–"}  # ToMe cannot run with 32
+    total = sum(float(value) for value in column(page, "categories-mme", 2))
+    assert total == float(column(page, "results-table", 2)[0].rstrip("\n*"))  # the score is their sum
+
+
 def test_questions_are_filtered_by_task_and_budget(page: Page) -> None:
     everything = page.locator("article:visible").count()
     page.locator("form[data-for=question-list]").get_by_label("Task").select_option("TextVQA")
@@ -135,6 +145,15 @@ def test_the_keyboard_reaches_everything_in_order(page: Page) -> None:
     assert page.evaluate("document.activeElement.closest('section').id") == "results"
     assert page.evaluate("document.activeElement.labels[0].textContent").split()[0] == "Method"
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+
+
+def test_it_is_whole_without_its_script(browser: Browser, path: Path) -> None:
+    page = browser.new_page(java_script_enabled=False)
+    page.goto(path.as_uri())
+    assert len(column(page, "results-table", 0)) == 7
+    assert page.locator("form:visible, button:visible").count() == 0
+    assert page.locator("article:visible").count() > 0
+    page.close()
 
 
 @pytest.mark.parametrize("dark", [False, True])

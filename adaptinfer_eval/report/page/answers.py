@@ -74,7 +74,8 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
             documents = read_documents(config, cells[heading][0].record, [one.doc for one in here])
         except Exception as error:  # whatever a data set's loader, or the network under it, raises
             documents = {}
-            intro.append(f"{heading} is without pictures and right answers, its data could not be read here: {error}")
+            reason = f"its data could not be read here ({type(error).__name__}: {error})"
+            intro.append(f"{heading} is without pictures and right answers: {reason}.")
         of_task = _images(config, heading, documents)
         shown += _shown(here, cells[heading], folder, documents, of_task)
         images += of_task.values()

@@ -89,8 +89,6 @@ def category_table(lines: Sequence[Line], heading: str, units: UnitsById) -> Tab
         if line.cells[heading].status == "done"
     }
     categories = sorted({name for means in found.values() for name in means})
-    if len(categories) < 2:
-        return None
     titles = list(dict.fromkeys(title for title, _ in found))
     fixed = [title for title in titles if (title, "") in found]
     columns = [Column("Category", numeric=False), Column("Avg. tokens"), *map(Column, titles)]
@@ -100,7 +98,8 @@ def category_table(lines: Sequence[Line], heading: str, units: UnitsById) -> Tab
             places = [(title, "" if title in fixed else budget) for title in titles]
             values = [number(found.get(place, {}).get(name), "{:.1f}") for place in places]
             rows.append(Row("", budget, [Cell(name), Cell(budget, float(budget)), *values]))
-    return Table(f"categories-{heading.lower()}", f"{heading} by category", columns, rows) if rows else None
+    part = " (first questions only)" if any(line.cells[heading].limited for line in lines) else ""
+    return Table(f"categories-{heading.lower()}", f"{heading} by category{part}", columns, rows) if rows else None
 
 
 def number(value: float | None, form: str, scale: float = 1.0) -> Cell:
