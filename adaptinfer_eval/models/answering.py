@@ -91,8 +91,8 @@ class Answering(ABC):
         text, token = self.conversation(messages), self.processor.image_token
         if text.count(token) != len(images):
             raise ValueError(
-                f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: take "
-                "it out of the text itself, or use a chat template that writes it once per image"
+                f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: "
+                "take it out of the text itself, or use a chat template that writes it once per image"
             )
         return Prompt(text, [load_image(image) for image in images], continuation, counted)
 
