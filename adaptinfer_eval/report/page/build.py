@@ -35,6 +35,7 @@ def report(folder: Path) -> str:
 
 
 def page_of(folder: Path) -> Page:
+    """Everything that the page says. SweepError where the folder's files are not those of a sweep."""
     records = read_records(folder)
     config = load_config(str(folder / "config.yaml"))
     units = read_units(folder, records)
@@ -64,6 +65,7 @@ def page_of(folder: Path) -> Page:
 
 
 def render(page: Page) -> str:
+    """HTML, with style and script in it; all texts are escaped."""
     environment = Environment(
         loader=PackageLoader("adaptinfer_eval.report.page", "."),
         autoescape=True,
