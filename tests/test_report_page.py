@@ -303,3 +303,10 @@ def test_a_line_of_several_seeds_is_shown_with_its_spread(sweep: Path, tmp_path:
     html = report(folder)
     assert html.count(" ± 0.0") == 2  # TextVQA and the ratio
     assert "2 more are here from an earlier configuration" in html  # one seed was asked for
+
+
+def test_long_names_of_settings_may_break_behind_commas(sweep: Path, tmp_path: Path) -> None:
+    folder = changed(sweep, tmp_path)
+    for cell in folder.glob("cells/llava-random-64-*.json"):
+        cell.write_text(json.dumps(json.loads(cell.read_text()) | {"options": {"schedule": "<1:2,3:4>"}}))
+    assert "random (schedule=&lt;1:2,<wbr>3:4&gt;)" in report(folder)
