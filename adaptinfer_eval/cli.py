@@ -1,4 +1,4 @@
-"""`adaptinfer-eval`: methods, plan, run, table, figure, report. The exit code is 0 only when all went well."""
+"""`adaptinfer-eval`: methods, plan, run, bench, table, figure, report. The exit code is 0 only when all went well."""
 
 from __future__ import annotations
 
@@ -52,8 +52,9 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     sweep = load_config(config, _layers(overrides, full))
     rows = []
     for planned in plan_sweep(sweep):
-        budget = planned.setting.budget
-        head = (planned.setting.entry.label, "–" if budget is None else f"{budget:g}")
+        setting = planned.setting
+        times = f", seed {setting.seed}" * bool(setting.seed) + f", repeat {setting.repeat}" * bool(setting.repeat)
+        head = (setting.entry.label + times, "–" if setting.budget is None else f"{setting.budget:g}")
         if planned.audit is None or planned.relative_cost is None:
             rows.append((*head, f"cannot run: {planned.reason}", "", "", "", ""))
             continue
@@ -75,24 +76,53 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
 
     sweep = load_config(config, _layers(overrides, full))
     failures = run_sweep(sweep, Console(stderr=True))
+    measured = any(record["status"] == "done" for record in read_records(Path(sweep.output)))
     _show(Path(sweep.output), Layout(tuple(heading(task) for task in sweep.tasks)), "md")
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
         print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
-    if failures:
+    if not measured:
+        print("the model can run none of the cells: adaptinfer-eval plan says why", file=sys.stderr)
+    if failures or not measured:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value: methods, budgets, batch_sizes, attention, dtype, …")
+    ] = None,
+    pretrained: Annotated[str | None, typer.Option(help="Checkpoint to measure: a hub id or a folder.")] = None,
+    shape: Annotated[str | None, typer.Option(help="llava-1.5-7b, llava-1.5-13b or tiny, with random weights.")] = None,
+) -> None:
+    """Measure what methods cost in time and memory, beside vanilla in the same run (docs/cost.md)."""
+    from adaptinfer_eval.bench.config import bench_config
+    from adaptinfer_eval.bench.run import run_bench
+    from adaptinfer_eval.bench.table import bench_table
+
+    config = bench_config(pretrained, shape, overrides or [])
+    records = run_bench(config, Console(stderr=True).print)
+    print(bench_table(records))
+    print(f"\nRecords: {config.folder}")
+    if any(record["status"] == "failed" for record in records):
         raise typer.Exit(1)
 
 
 @app.command("table")
 def print_table(
-    number: Annotated[str, typer.Argument(help="The paper's number of the table: 1, 2, 4, 5 or a6.")],
+    number: Annotated[str, typer.Argument(help="The paper's number of the table: 1 to 5 or a6.")],
     results: Annotated[
         Path | None, typer.Option(help="Folder of a sweep's results; by default that of the table's configuration.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
     lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with.")] = DEFAULT_LINEAGE,
 ) -> None:
-    """Print one of the paper's tables from a sweep's records, beside the published numbers."""
+    """Print one of the paper's tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
+    if number == "3":
+        from adaptinfer_eval.bench.table3 import table3
+
+        print(table3(results or Path("results/runs/bench-llava-1.5-7b"), form))
+        return
     _show(results or Path("results/runs", layout(number).config), layout(number), form, lineage)
 
 

@@ -23,7 +23,6 @@ from tabulate import tabulate
 from adaptinfer_eval.sweep.cells import Setting, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
 
-
 Scores = dict[tuple[str, str], dict[str, float]]
 """Metrics by (method and budget, task)."""
 
