@@ -20,19 +20,23 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.alive: dict[StorageWeakRef, int] = {}
-        self.peak = 0
+        self.sizes: dict[StorageWeakRef, int] = {}
+        self.total = 0  # of `sizes`, some of which may be gone
+        self.peak: int = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = {_storage(tensor) for tensor in tree_iter((args, kwargs)) if isinstance(tensor, Tensor)}
         result = func(*args, **kwargs)
-        self.alive = {storage: size for storage, size in self.alive.items() if not _gone(storage)}
         for tensor in tree_iter(result):
             # A view or an in-place operation returns memory that was there before.
             if isinstance(tensor, Tensor) and (storage := _storage(tensor)) not in given:
-                self.alive[storage] = tensor.untyped_storage().nbytes()
-        self.peak = max(self.peak, sum(self.alive.values()))
+                self.sizes[storage] = tensor.untyped_storage().nbytes()
+                self.total += self.sizes[storage]
+        if self.total > self.peak:  # only now it matters what is gone
+            self.sizes = {storage: size for storage, size in self.sizes.items() if not _gone(storage)}
+            self.total = sum(self.sizes.values())
+            self.peak = max(self.peak, self.total)
         return result
 
 
@@ -47,7 +51,8 @@ def _gone(storage: StorageWeakRef) -> bool:
 def peak_bytes(work: Callable[[], Any], device: torch.device) -> int:
     """The most bytes that `work` needs at once, beside what is allocated before it."""
     if device.type == "cpu":
-        with LiveBytes() as live:
+        live = LiveBytes()
+        with live:
             work()
         return live.peak
     torch.accelerator.synchronize(device)

@@ -1,0 +1,159 @@
+"""A benchmark's records: one JSON file per configuration. The schema is described in docs/cost.md."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import adaptinfer_eval as ae
+from adaptinfer_eval.bench.config import BenchConfig
+from adaptinfer_eval.bench.measure import Sample
+from adaptinfer_eval.bench.shapes import BEFORE
+from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
+from adaptinfer_eval.sweep.config import MethodEntry, SweepError
+from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare
+from adaptinfer_eval.sweep.records import write_text
+
+SCHEMA_VERSION = 1
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method with its budget; None: vanilla, and methods with a schedule of their own."""
+
+    entry: MethodEntry
+    budget: float | None
+
+    @property
+    def is_vanilla(self) -> bool:
+        return self.entry.name == "vanilla"
+
+    @property
+    def label(self) -> str:
+        return self.entry.label if self.budget is None else f"{self.entry.label}-{self.budget:g}"
+
+    def build(self, config: BenchConfig) -> ae.Method:
+        """ValueError where the method refuses its options."""
+        given = {} if self.budget is None else {"budget": self.budget, "count": config.count}
+        method: ae.Method = ae.get_method(self.entry.name)(**given, **self.entry.options)
+        return method
+
+
+def settings(config: BenchConfig) -> list[Setting]:
+    found = []
+    for entry in config.methods:
+        alone = entry.name == "vanilla" or "schedule" in entry.options
+        found += [Setting(entry, budget) for budget in ((None,) if alone else config.budgets)]
+    return found
+
+
+def conditions(config: BenchConfig, device: torch.device) -> Record:
+    """What is the same for all records of a folder: numbers are compared across them."""
+    cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "subject": config.subject,
+        "checkpoint": checkpoint_digest(config.pretrained) if config.pretrained else "random weights",
+        "dtype": config.dtype,
+        "new_tokens": config.new_tokens,
+        "versions": {name: version(name) for name in ("adaptinfer-eval", "transformers", "torch")},
+        "python": platform.python_version(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cpu": cpu,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str, Any]) -> Record:
+    """What is known before anything runs: the setting, and its cost on paper."""
+    shape, vision_tokens = model.config.get_text_config(), model.config.image_seq_length
+    known: Record = {
+        "id": f"{setting.label}-b{asked['batch_size']}-{asked['attention']}-t{asked['text_tokens']}",
+        "status": "done",
+        "reason": "",
+        "method": setting.entry.name,
+        "options": setting.entry.options,
+        "budget": setting.budget,
+        "count": None if setting.budget is None else config.count,
+        "code": code_digest(setting.entry.name),
+        "vision_tokens": vision_tokens,
+        **asked,
+        "warmup": config.warmup,
+        "runs": config.runs,
+    }
+    try:
+        method = setting.build(config)
+        cost = ae.audit(
+            method,
+            num_layers=shape.num_hidden_layers,
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.intermediate_size,
+            vision_tokens=vision_tokens,
+            text_tokens=asked["text_tokens"],
+        )
+    except ValueError as error:
+        return {**known, "status": "cannot run", "reason": str(error)}
+    prompt = {"text_before": BEFORE, "text_after": asked["text_tokens"] - BEFORE}
+    cached = [n + asked["text_tokens"] for n in method.entering(shape.num_hidden_layers, vision_tokens)]
+    audit = {
+        "entering": cost.entering,
+        "leaving": cost.leaving,
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "true_flops": prefill_flops(method, Decoder.of(shape), vision_tokens=vision_tokens, **prompt),
+        "decode_macs": decode_macs(cached, shape.hidden_size, shape.intermediate_size),
+    }
+    return {**known, "schedule": cost.schedule, "audit": audit}
+
+
+def summary(rounds: Sequence[Sample], vanilla: Sequence[Sample] | None) -> Record:
+    """Of each number: all rounds, median, quartiles, and the median over the rounds of its ratio to vanilla's."""
+    measured: Record = {}
+    for name in rounds[0]:
+        values = [values[name] for values in rounds]
+        low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+        measured[name] = {"median": statistics.median(values), "quartiles": [low, high], "rounds": values}
+        if vanilla is not None:
+            ratios = [value / plain[name] for value, plain in zip(values, vanilla, strict=True)]
+            measured[name]["to_vanilla"] = statistics.median(ratios)
+    return measured
+
+
+def write_bench(folder: Path, record: Record) -> None:
+    write_text(folder / "bench" / f"{record['id']}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_bench(folder: Path) -> list[Record]:
+    """All records of a benchmark's folder; SweepError where there are none or one has another schema."""
+    records = _records(folder)
+    if not records:
+        raise SweepError(f"no benchmark records in {folder / 'bench'}: run adaptinfer-eval bench output={folder} first")
+    return records
+
+
+def check_folder(folder: Path, wanted: Record) -> None:
+    """SweepError where `folder` holds records that were made under other conditions."""
+    for record in _records(folder):
+        compare(folder / "bench" / f"{record['id']}.json", record, wanted, wanted)
+
+
+def _records(folder: Path) -> list[Record]:
+    paths = sorted((folder / "bench").glob("*.json"))
+    records: list[Record] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record.get("schema_version") != SCHEMA_VERSION:
+            raise SweepError(
+                f"{path} has schema version {record.get('schema_version')}, not {SCHEMA_VERSION}: measure again"
+            )
+    return records

@@ -1,0 +1,119 @@
+"""Runs a benchmark: configurations that are compared take turns, and each gets its record."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptinfer_eval.bench.config import BenchConfig
+from adaptinfer_eval.bench.measure import Sample, Subject, kernels, sample, sizes
+from adaptinfer_eval.bench.records import (
+    Record,
+    check_folder,
+    conditions,
+    facts,
+    settings,
+    summary,
+    write_bench,
+)
+from adaptinfer_eval.bench.shapes import build, load, prompts, ready
+from adaptinfer_eval.sweep.config import SweepError, nearest
+
+Show = Callable[[str], None]
+
+
+def run_bench(config: BenchConfig, show: Show) -> list[Record]:
+    """Measure everything that `config` asks for and write the records; `show` is told what is going on.
+
+    SweepError where the folder holds other measurements, or the model does not fit into memory.
+    """
+    device = torch.device(config.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    folder, same = Path(config.folder), conditions(config, device)
+    check_folder(folder, same)
+    show(f"{config.subject}, {config.dtype}, on {same['device']} → {folder}")
+    dtype = getattr(torch, config.dtype)
+    try:
+        model = ready(build(config.shape, dtype, device) if config.shape else load(config.subject, dtype, device))
+    except torch.OutOfMemoryError as error:
+        raise SweepError(f"{config.subject} in {config.dtype} does not fit on {device}: {error}") from error
+    records = []
+    with torch.inference_mode():
+        for attention, text_tokens, batch_size in product(config.attention, config.text_tokens, config.batch_sizes):
+            show(f"{attention}, {text_tokens} text tokens, batch {batch_size}")
+            asked = {"attention": attention, "text_tokens": text_tokens, "batch_size": batch_size}
+            for record in _group(config, model, asked, show):
+                record |= same | {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+                write_bench(folder, record)
+                records.append(record)
+    return records
+
+
+def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show) -> Iterator[Record]:
+    """Records of all settings under one attention implementation, length of the text and batch size."""
+    asked_for = {setting.label: setting for setting in settings(config)}
+    every = {label: facts(config, setting, model, asked) for label, setting in asked_for.items()}
+    inputs = prompts(model, asked["batch_size"], asked["text_tokens"])
+    unusable = _use_attention(model, asked["attention"])
+    if unusable is not None:
+        show(f"  {unusable['status']}: {unusable['reason']}")
+    subjects: dict[str, Subject] = {}
+    for label, record in every.items():
+        if record["status"] == "done":
+            setting = asked_for[label]
+            method = None if setting.is_vanilla else setting.build(config)
+            subject = Subject(model, method, inputs, config.new_tokens)
+            problem = unusable or _warm_up(subject, config.warmup)
+            if problem is None:
+                subjects[label] = subject
+            else:
+                record |= problem
+        if record["status"] != "done" and unusable is None:
+            show(f"  {record['id']}: {record['status']}: {record['reason']}")
+    rounds: dict[str, list[Sample]] = {label: [] for label in subjects}
+    for _ in range(config.runs):
+        for label, subject in subjects.items():
+            rounds[label].append(sample(subject))
+    vanilla = next((rounds[label] for label in subjects if asked_for[label].is_vanilla), None)
+    for label, record in every.items():
+        if label in subjects:
+            subject = subjects[label]
+            record |= {"measured": summary(rounds[label], vanilla)} | sizes(subject)
+            if model.device.type == "cuda":
+                record |= kernels(subject)
+        yield record
+
+
+def _use_attention(model: Any, implementation: str) -> Record | None:
+    """Switch the model to it; what keeps it from being used, if anything does."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known = {"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()}
+    if implementation not in known:
+        raise SweepError(f"no attention implementation {implementation!r}{nearest(implementation, sorted(known))}")
+    try:
+        model.set_attn_implementation(implementation)
+    except (ImportError, ValueError) as error:
+        return {"status": "cannot run", "reason": str(error)}
+    return None
+
+
+def _warm_up(subject: Subject, times: int) -> Record | None:
+    """Run untimed; what keeps it from running, if anything does."""
+    try:
+        for _ in range(times):
+            sample(subject)
+    except ValueError as error:  # a refusal of the engine: what the decoder's shape alone could not tell
+        return {"status": "cannot run", "reason": str(error)}
+    except torch.OutOfMemoryError as error:
+        problem = {"status": "failed", "reason": f"out of memory: {error}"}
+    else:
+        return None
+    gc.collect()
+    torch.accelerator.empty_cache()
+    return problem
