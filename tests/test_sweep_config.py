@@ -26,9 +26,9 @@ def test_shipped_configurations_are_valid(name: str) -> None:
 
 
 def test_command_line_beats_yaml_beats_defaults(tmp_path: Path) -> None:
-    path = write(tmp_path, batch_size=4, seed=1)
-    config = load_config(path, ["seed=2", "budgets=128,64", "methods=tome", "model_args.conv=hf", "limit=null"])
-    assert (config.count, config.batch_size, config.seed) == ("leaving", 4, 2)
+    path = write(tmp_path, batch_size=4, seeds=[1])
+    config = load_config(path, ["seeds=2,3", "budgets=128,64", "methods=tome", "model_args.conv=hf", "limit=null"])
+    assert (config.count, config.batch_size, config.seeds) == ("leaving", 4, (2, 3))
     assert config.budgets == (128, 64)
     assert [method.name for method in config.methods] == ["tome"]
     assert config.model_args == {"conv": "hf"}
@@ -79,6 +79,9 @@ def test_shipped_checkpoints_are_found_from_anywhere(tmp_path: Path, monkeypatch
         ("mini", ["budgets=many"], "budgets.0: "),
         ("mini", ["methods=vanilla,vanilla"], "names an entry twice"),
         ("mini", ["name.first=x"], "name has no entries"),
+        ("mini", ["seeds=1,1"], "seeds names an entry twice"),
+        ("mini", ["pool=inline"], "pool=inline is one worker, not 2"),
+        ("mini", ["model_args.device_map=auto"], "give gpus_per_worker instead"),
     ],
 )
 def test_mistakes_are_named(source: str, overrides: list[str], message: str) -> None:
