@@ -93,12 +93,13 @@ class _Run:
     def go(self) -> list[Failure]:
         for name in list(self.open):
             self._record_if_complete(name)
-        reason = ""
+        ready, reason = False, ""
         if self.shards:
             with closing(open_pool(self.config, len(self.shards))) as pool:
                 queue = ShardQueue(self.shards, pool.workers)
                 for event in dispatch(pool, queue):
                     if isinstance(event, Ready):
+                        ready = True
                         self._refuse(event.cannot_run, queue)
                     elif isinstance(event, Answered):
                         self._keep(event)
@@ -106,6 +107,9 @@ class _Run:
                         self._fail(event.cell.id, event.reason)
                     elif isinstance(event, Lost):
                         reason = event.reason
+                        self.progress.console.print(f"a worker is gone: {reason}", highlight=False, soft_wrap=True)
+            if not ready:
+                raise SweepError(reason)
         for name in list(self.open):
             self._fail(name, f"no worker is left ({reason}): start the sweep again to go on")
         return list(self.failures.values())

@@ -58,7 +58,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker is gone: its process or machine has ended."""
+    """A worker is gone: it could not load its model, or its process or machine has ended."""
 
     reason: str
 

@@ -18,10 +18,7 @@ class Pool(Protocol):
         """Hand a shard to a worker, which may still have others to answer first."""
 
     def receive(self) -> tuple[int, Event]:
-        """Wait for the next event of any worker that is starting or has shards.
-
-        SweepError where a worker could not load its model.
-        """
+        """Wait for the next event of any worker that is starting or has shards."""
 
     def restart(self, worker: int) -> None:
         """Start a worker that was lost again."""

@@ -53,14 +53,14 @@ class Processes:
 
     def _receive(self, worker: int) -> Event:
         try:
-            message: Event | SweepError = self.pipes[worker].recv()
+            event: Event = self.pipes[worker].recv()
         except (EOFError, OSError):
             del self.pipes[worker]
             self.processes[worker].join()
             return Lost(f"its process ended (exit code {self.processes[worker].exitcode})")
-        if isinstance(message, SweepError):
-            raise message
-        return message
+        if isinstance(event, Lost):
+            del self.pipes[worker]
+        return event
 
     def close(self) -> None:
         for process in self.processes.values():
@@ -90,7 +90,7 @@ def _serve(config: SweepConfig, index: int, workers: int, gpus: Sequence[str], p
         try:
             worker = Worker(config)
         except SweepError as error:
-            pipe.send(error)
+            pipe.send(Lost(str(error)))
             return
         pipe.send(worker.ready())
         with contextlib.suppress(EOFError, OSError):  # the sweep itself has ended

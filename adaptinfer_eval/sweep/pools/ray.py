@@ -56,12 +56,11 @@ class RayActors:
         (ready,), _ = ray.wait(list(self.streams.values()), num_returns=1)
         worker = next(index for index, stream in self.streams.items() if stream is ready)
         try:
-            event: Event | SweepError = ray.get(next(ready))
+            event: Event = ray.get(next(ready))
         except RayActorError as error:
+            event = Lost(f"its actor ended: {str(error).strip().splitlines()[0]}")
+        if isinstance(event, Lost):
             del self.streams[worker]
-            return worker, Lost(f"its actor ended: {str(error).strip().splitlines()[0]}")
-        if isinstance(event, SweepError):
-            raise event
         return worker, event
 
     def close(self) -> None:
@@ -81,12 +80,12 @@ class Actor:
     def add(self, shard: Shard) -> None:
         self.inbox.put(shard)
 
-    def work(self) -> Generator[Event | SweepError, None, None]:
+    def work(self) -> Generator[Event, None, None]:
         """All events, as they are made; ends with the actor."""
         try:
             worker = Worker(self.config)
         except SweepError as error:
-            yield error
+            yield Lost(str(error))
             return
         yield worker.ready()
         while True:
