@@ -125,6 +125,9 @@ def test_a_batch_is_as_long_as_its_prompts(model: Any) -> None:
     assert ((inputs["input_ids"] == model.config.image_token_id).sum(1) == 576).all()
     vanilla = sizes(Subject(model, None, inputs, new_tokens=2))
     assert vanilla["cache_bytes"] == 3 * 626 * 32 * 2 * 64 * 4
+    fastv = sizes(Subject(model, ae.get_method("fastv")(budget=64), inputs, new_tokens=2))
+    assert fastv["decode_operations"] <= vanilla["decode_operations"]
+    assert fastv["prefill_operations"] < 1.2 * vanilla["prefill_operations"]
 
 
 def test_ratios_are_paired_by_round() -> None:

@@ -8,29 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import METHODS, decoder
+from tiny_models import METHODS, batch, decoder, llava, prompt
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.bench.operations import Operations
 
 BEFORE, VISION, AFTER = 5, 64, 7
 ROTARY = {"bmm", "cat", "cos", "sin", "mul", "_to_copy", "arange"}
 """What makes cos and sin of a position."""
-
-
-class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts operations; views, which compute nothing, are left out."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.seen: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        if not func.is_view and name != "_unsafe_view":
-            self.seen[name] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def prefill(model: Any, length: int) -> Any:
@@ -38,7 +24,8 @@ def prefill(model: Any, length: int) -> Any:
 
 
 def step(model: Any, cache: Any) -> tuple[Tensor, Counter[str]]:
-    with Operations() as operations:
+    operations = Operations()
+    with operations:
         logits = model(input_ids=torch.tensor([[3], [4]]), past_key_values=cache, use_cache=True).logits
     return logits, operations.seen
 
@@ -64,3 +51,18 @@ def test_a_decode_step_has_no_extra_operations(name: str, options: dict[str, Any
         assert set(extra) <= ROTARY
         stages = options["schedule"].count(":")
         assert extra["cos"] == extra["sin"] == stages
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+@torch.no_grad()
+def test_nor_has_that_of_a_whole_model(name: str, options: dict[str, Any]) -> None:
+    model, method = llava(), ae.get_method(name)(**options)
+    inputs = batch([prompt(5, 1, 7, 1), prompt(5, 1, 7, 2)])
+    del inputs["attention_mask"]  # as `generate` does where nothing is padded
+    with ae.pruned(model, method):
+        cache = model(**inputs, use_cache=True).past_key_values
+        bare_cache = copy.deepcopy(cache)
+        _, pruned = step(model, cache)
+    _, bare = step(model, bare_cache)
+    extra = pruned - bare
+    assert set(extra) <= (ROTARY if getattr(method, "positions", "keep") == "renumber" else set())

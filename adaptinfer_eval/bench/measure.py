@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench.memory import peak_bytes
+from adaptinfer_eval.bench.operations import Operations
 
 Sample = dict[str, float]
 """Name of a number → its value in one round; times in seconds."""
@@ -98,13 +99,28 @@ def sample(subject: Subject) -> Sample:
 
 
 def sizes(subject: Subject) -> dict[str, int]:
-    """Bytes: of the key-value cache after prefill, and at most needed beside weights and inputs by a whole request."""
+    """What has no duration.
+
+    Bytes of the key-value cache after prefill, and at most needed by a whole request beside weights and inputs;
+    operations of a prefill with its images, and of a decode step.
+    """
+    model, inputs = subject.model, subject.inputs
+    prefill, decode = Operations(), Operations()
     with subject.attached():
-        cache = subject.model(**subject.inputs, use_cache=True, logits_to_keep=1).past_key_values
-    stored = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
-    del cache
-    peak = peak_bytes(lambda: subject.generate(subject.new_tokens), subject.model.device)
-    return {"cache_bytes": stored, "peak_bytes": peak}
+        with prefill:
+            output = model(**inputs, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        stored = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
+        token = output.logits[:, -1:].argmax(-1)
+        with decode:
+            model(input_ids=token, past_key_values=cache, use_cache=True)
+    del output, cache
+    return {
+        "cache_bytes": stored,
+        "peak_bytes": peak_bytes(lambda: subject.generate(subject.new_tokens), model.device),
+        "prefill_operations": prefill.seen.total(),
+        "decode_operations": decode.seen.total(),
+    }
 
 
 def kernels(subject: Subject) -> dict[str, float]:

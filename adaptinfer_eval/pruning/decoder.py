@@ -34,7 +34,7 @@ class DecoderWatch:
     ) -> None:
         self.anatomy, self.given_mask, self.trace = anatomy, vision_mask, trace
         self.layers, self.images = layers, images
-        self.prompt_mask: Tensor | None = vision_mask
+        self.input_ids: Tensor | None = None
         self.prefilling = False
         # What is known of a prompt lives as long as its cache, and no longer.
         self.states: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -53,8 +53,7 @@ class DecoderWatch:
         return handles
 
     def _before_multimodal(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
-        input_ids = args[0] if args else kwargs.get("input_ids")
-        self.prompt_mask = self.given_mask if input_ids is None else input_ids == self.anatomy.image_token
+        self.input_ids = args[0] if args else kwargs.get("input_ids")
 
     def _before_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
         kwargs = {**dict(zip(_TEXT_ARGUMENTS, args, strict=False)), **kwargs}
@@ -98,7 +97,8 @@ class DecoderWatch:
             self.states[cache] = self.state
 
     def _vision_mask(self, tokens: Tensor) -> Tensor:
-        mask = self.prompt_mask
+        ids, image_token = self.input_ids, self.anatomy.image_token
+        mask = self.given_mask if ids is None or image_token is None else ids == image_token
         if mask is None:
             raise ValueError("inputs_embeds do not say where the vision tokens are: pass vision_mask= to pruned()")
         rows, length = tokens.shape[:2]
