@@ -75,7 +75,7 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     from adaptinfer_eval.sweep.run import run_sweep
 
     sweep = load_config(config, _layers(overrides, full))
-    failures = run_sweep(sweep, Console(stderr=True))
+    failures = run_sweep(sweep, Console(file=sys.stderr))
     measured = any(record["status"] == "done" for record in read_records(Path(sweep.output)))
     _show(Path(sweep.output), Layout(tuple(heading(task) for task in sweep.tasks)), "md")
     print(f"\nRecords: {sweep.output}")

@@ -38,6 +38,8 @@ class ToMe(ImageMethod):
     def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
         """Merges per layer, 512 = 6 × 23 + 17 × 22; ValueError when `num_layers` layers cannot merge that many."""
         total = image_tokens - self.budget
+        if total < 0:
+            raise ValueError(f"budget={self.budget}: the image has only {image_tokens} vision tokens: use vanilla")
         for most in range(image_tokens // 2 + 1):
             merges, left = [], image_tokens
             for _ in range(num_layers):

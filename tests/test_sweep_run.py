@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -105,11 +107,12 @@ def test_a_failed_cell_is_recorded_and_the_others_go_on(checkpoint: Path, tmp_pa
 
 
 def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Path, tmp_path: Path) -> None:
-    records, failed, _ = run(small_sweep(checkpoint, tmp_path, "methods=vanilla,downsample", "budgets=40"))
+    records, failed, _ = run(small_sweep(checkpoint, tmp_path, "methods=vanilla,downsample,tome", "budgets=40"))
     assert failed == []
-    refused = records["llava-downsample-40-mini_mme"]
-    assert refused["status"] == "cannot run"
-    assert "36 vision tokens" in refused["reason"]
+    for method in ("downsample", "tome"):
+        refused = records[f"llava-{method}-40-mini_mme"]
+        assert refused["status"] == "cannot run"
+        assert "36 vision tokens" in refused["reason"]
     assert records["llava-vanilla-mini_mme"]["status"] == "done"
 
 
@@ -165,6 +168,35 @@ def test_another_batch_size_goes_on_where_the_first_stopped(checkpoint: Path, tm
     assert "4/4 requests" in shown
     assert read_answers(tmp_path, "llava-adaptinfer-16-mini_gqa").keys() == whole.keys()
     assert records["llava-adaptinfer-16-mini_gqa"]["batch_size"] == [8, 5]
+
+
+@pytest.mark.parametrize("writes", [2, 7, 11])
+def test_a_full_disk_ends_the_sweep_and_nothing_is_lost(
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    finished: tuple[SweepConfig, dict[str, Any]],
+    writes: int,
+) -> None:
+    """After so many journal lines and records, whichever they are, the disk is full."""
+    left = [writes]
+    fsync = os.fsync
+
+    def until_full(file: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(file)
+
+    sweep = small_sweep(checkpoint, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", until_full)
+        with pytest.raises(SweepError, match=r"No space left on device.*free some space and start the sweep again"):
+            run(sweep)
+    records, failed, _ = run(sweep)
+    assert failed == []
+    assert len(records) == 4
+    assert same_results(sweep, finished[0])
 
 
 def test_seeds_and_repeats_are_cells_of_their_own(checkpoint: Path, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ The format is described in results/README.md.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -44,10 +43,7 @@ class Journal:
             self._append({"journal": JOURNAL_VERSION, "identity": identity})
 
     def write(self, worker: Mapping[str, Any], answers: Sequence[Mapping[str, Any]]) -> None:
-        """Add a batch's answers, on the disk when this returns. `worker`: what made them.
-
-        SweepError where the disk is full.
-        """
+        """Add a batch's answers, on the disk when this returns; all of them or none. `worker`: what made them."""
         self._append({"worker": worker, "answers": answers})
         self.done.update(answer["doc"] for answer in answers)
 
@@ -70,12 +66,6 @@ class Journal:
             except OSError:
                 os.ftruncate(file, before)  # or the next line would follow half a one
                 raise
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise SweepError(
-                f"{self.path}: {error.strerror}. Free some space and start the sweep again: it goes on from here"
-            ) from error
         finally:
             os.close(file)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from adaptinfer_eval.sweep.records import Record, check_folder, is_finished, wri
 from adaptinfer_eval.sweep.shards import ShardQueue, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -55,16 +58,15 @@ def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
     output = Path(config.output)
-    with only_run(output):
+    with only_run(output), logged_to(output / "log.txt"), _disk_full_told():
         console.print(f"{config.name}: loading tasks; log: {output / 'log.txt'}", highlight=False, soft_wrap=True)
-        with logged_to(output / "log.txt"):
-            manager, tasks = load_tasks(config)
-            asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
-            data = {name: data_digest(task, asked[name]) for name, task in tasks.items()}
+        manager, tasks = load_tasks(config)
+        asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
+        data = {name: data_digest(task, asked[name]) for name, task in tasks.items()}
         jobs = _jobs(config, data, console)
         write_text(output / "config.yaml", config.dump())
-        with _progress(console) as progress:
-            return _Run(config, manager, tasks, asked, jobs, progress).go()
+        with _progress(console) as progress, closing(_Run(config, manager, tasks, asked, jobs, progress)) as started:
+            return started.go()
 
 
 class _Run:
@@ -82,6 +84,8 @@ class _Run:
         self.config, self.manager, self.tasks, self.asked = config, manager, tasks, asked
         self.open, self.cells = dict(jobs), len(jobs)
         self.failures: dict[str, Failure] = {}
+        self.scorer = ThreadPoolExecutor(1)  # upstream's scoring takes a while, in which workers are to be fed
+        self.scoring: dict[str, Future[Record]] = {}
         self.progress = progress
         parts = {name: batches(requests.values(), config.batch_size) for name, requests in asked.items()}
         docs = {name: [[request.doc_id for request in part] for part in found] for name, found in parts.items()}
@@ -90,58 +94,67 @@ class _Run:
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 
+    def close(self) -> None:
+        self.scorer.shutdown(cancel_futures=True)
+
     def go(self) -> list[Failure]:
         for name in list(self.open):
-            self._record_if_complete(name)
-        ready, reason = False, ""
+            self._score_if_complete(name)
+        self._record(wait=True)
         if self.shards:
-            with closing(open_pool(self.config, len(self.shards))) as pool:
-                queue = ShardQueue(self.shards, pool.workers)
-                for event in dispatch(pool, queue):
-                    if isinstance(event, Ready):
-                        ready = True
-                        self._refuse(event.cannot_run, queue)
-                    elif isinstance(event, Answered):
-                        self._keep(event)
-                    elif isinstance(event, Failed):
-                        self._fail(event.cell.id, event.reason)
-                    elif isinstance(event, Lost):
-                        reason = event.reason
-                        self.progress.console.print(f"a worker is gone: {reason}", highlight=False, soft_wrap=True)
-            if not ready:
-                raise SweepError(reason)
+            self._answer()
+        self._record(wait=True)
         for name in list(self.open):
-            self._fail(name, f"no worker is left ({reason}): start the sweep again to go on")
+            self._fail(name, "no worker is left: start the sweep again to go on")
         return list(self.failures.values())
+
+    def _answer(self) -> None:
+        ready, reason = False, ""
+        with closing(open_pool(self.config, len(self.shards))) as pool:
+            queue = ShardQueue(self.shards, pool.workers)
+            for event in dispatch(pool, queue):
+                if isinstance(event, Ready):
+                    ready = True
+                    self._refuse(event.cannot_run, queue)
+                elif isinstance(event, Answered):
+                    self._keep(event)
+                    # One worker may be in this process, and scoring sets the seeds of random numbers.
+                    self._record(wait=pool.workers == 1)
+                elif isinstance(event, Failed):
+                    self._fail(event.cell.id, event.reason)
+                elif isinstance(event, Lost):
+                    reason = event.reason
+                    self.progress.console.print(f"a worker is gone: {reason}", highlight=False, soft_wrap=True)
+        if not ready:
+            raise SweepError(reason)
 
     def _keep(self, event: Answered) -> None:
         if event.cell.id in self.open:
             self.open[event.cell.id].journal.write(event.worker, event.answers)
             description = f"{event.cell.setting.label} {event.cell.task}"
             self.progress.update(self.bar, advance=len(event.answers), description=description)
-            self._record_if_complete(event.cell.id)
+            self._score_if_complete(event.cell.id)
 
-    def _record_if_complete(self, name: str) -> None:
+    def _score_if_complete(self, name: str) -> None:
         job = self.open[name]
-        if len(job.journal.done) < len(self.asked[job.cell.task]):
-            return
-        try:
-            with logged_to(Path(self.config.output) / "log.txt"):
-                measured = self._measure(job)
-                self._write(job, "done", "", measured)
-        except Exception as error:
-            if isinstance(error, SweepError):
-                raise
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise SweepError(f"{error}: free some space and start the sweep again: it goes on from here") from error
-            with logged_to(Path(self.config.output) / "log.txt"):
+        if len(job.journal.done) == len(self.asked[job.cell.task]):
+            from adaptinfer_eval.sweep.score import measure
+
+            task = self.tasks[job.cell.task]
+            self.scoring[name] = self.scorer.submit(measure, self.config, job.cell, job.journal, self.manager, task)
+
+    def _record(self, wait: bool) -> None:
+        """Write down the cells that are scored; with `wait`, all that are being scored."""
+        for name in [name for name, future in self.scoring.items() if wait or future.done()]:
+            try:
+                measured = self.scoring.pop(name).result()
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise
                 traceback.print_exc()
-            self._fail(name, f"{type(error).__name__}: {error}")
-
-    def _measure(self, job: Job) -> Record:
-        from adaptinfer_eval.sweep.score import measure
-
-        return measure(self.config, job.cell, job.journal, self.manager, self.tasks[job.cell.task])
+                self._fail(name, f"{type(error).__name__}: {error}")
+            else:
+                self._write(self.open[name], "done", "", measured)
 
     def _refuse(self, reasons: Mapping[str, str], queue: ShardQueue) -> None:
         for job in list(self.open.values()):
@@ -171,6 +184,16 @@ class _Run:
         write_record(Path(self.config.output), job.cell, head | job.identity | counts | (measured or {}))
         del self.open[job.cell.id]
         self.progress.update(self.bar, done=self.cells - len(self.open))
+
+
+@contextmanager
+def _disk_full_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise SweepError(f"{error}: free some space and start the sweep again: it goes on from here") from error
 
 
 def _jobs(config: SweepConfig, data: Mapping[str, str], console: Console) -> dict[str, Job]:
@@ -207,4 +230,6 @@ def _progress(console: Console) -> rich.progress.Progress:
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn("{task.description}"),
         console=console,
+        redirect_stdout=False,  # what is printed goes to the log
+        redirect_stderr=False,
     )

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from pathlib import Path
 
 from adaptinfer_eval.sweep.config import SweepConfig
-from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event, Worker
 
@@ -17,17 +15,14 @@ class Inline:
     workers = 1
 
     def __init__(self, config: SweepConfig) -> None:
-        self.log = Path(config.output) / "log.txt"
-        with logged_to(self.log):
-            self.worker = Worker(config)
+        self.worker = Worker(config)
         self._events = self._work()
 
     def send(self, worker: int, shard: Shard) -> None:
         self.worker.add(shard)
 
     def receive(self) -> tuple[int, Event]:
-        with logged_to(self.log):
-            return 0, next(self._events)
+        return 0, next(self._events)
 
     def restart(self, worker: int) -> None:
         raise AssertionError("a worker in this process is not lost")

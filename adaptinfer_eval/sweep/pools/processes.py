@@ -16,6 +16,8 @@ from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event, Lost, Worker
 
+SECONDS_TO_END = 2.0
+
 
 class Processes:
     """Each has a pipe of its own and shares nothing, so that one that is killed takes nothing else with it."""
@@ -63,9 +65,11 @@ class Processes:
         return event
 
     def close(self) -> None:
+        for pipe in self.pipes.values():
+            pipe.close()  # a worker without work ends by itself
         for process in self.processes.values():
+            process.join(SECONDS_TO_END)
             process.terminate()
-        for process in self.processes.values():
             process.join()
 
 
