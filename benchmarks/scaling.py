@@ -53,7 +53,7 @@ class Assumed:
     journal: float = 0.004
     """Seconds of the main process to keep a batch's answers."""
     scoring: float = 0.001
-    """Seconds of the main process to score one answer."""
+    """Seconds of the main process's scoring thread for one answer."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Work:
     """What a sweep has to do: GPU seconds, and what its main process does one after the other."""
 
     requests: int
+    last_requests: int
+    """Of the last task: they are scored when nothing is left to answer."""
     batches: int
     """Of questions; each is answered for all settings."""
     lines: int
@@ -90,6 +92,7 @@ def work_of(config: SweepConfig, assumed: Assumed) -> Work:
     lines = len(settings) * sum(batches.values())
     return Work(
         requests=len(settings) * sum(questions.values()),
+        last_requests=len(settings) * questions[config.tasks[-1]],
         batches=sum(batches.values()),
         lines=lines,
         prefill=prefill,
@@ -123,9 +126,10 @@ def works_in_tower(setting: Planned) -> bool:
 
 
 def row(work: Work, gpus: int, assumed: Assumed) -> tuple[str, ...]:
-    """The main process keeps answers while the GPUs work; while it scores, they are taken to wait."""
+    """The main process keeps answers and scores them while the GPUs work; the last task it scores when they are done."""
     answering, keeping, scoring = work.gpu / gpus, work.lines * assumed.journal, work.requests * assumed.scoring
-    wall = assumed.loading + max(answering, keeping) + scoring
+    last = work.last_requests * assumed.scoring
+    wall = assumed.loading + max(answering, keeping, scoring - last) + last
     times = (f"{seconds:.0f}" for seconds in (assumed.loading, answering, keeping, scoring))
     return (str(gpus), f"{work.batches / gpus:.0f}", *times, f"{wall / 60:.1f}", f"{100 * answering / wall:.0f} %")
 
