@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,13 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench import measure
+from adaptinfer_eval.bench.compiled import compiled
 from adaptinfer_eval.bench.config import bench_config
-from adaptinfer_eval.bench.measure import Subject, sample, sizes
+from adaptinfer_eval.bench.measure import Subject, decoder, sample, sizes
 from adaptinfer_eval.bench.records import read_bench, summary
 from adaptinfer_eval.bench.run import run_bench
 from adaptinfer_eval.bench.shapes import build, prompts, ready
@@ -128,6 +131,24 @@ def test_a_batch_is_as_long_as_its_prompts(model: Any) -> None:
     fastv = sizes(Subject(model, ae.get_method("fastv")(budget=64), inputs, new_tokens=2))
     assert fastv["decode_operations"] <= vanilla["decode_operations"]
     assert fastv["prefill_operations"] < 1.2 * vanilla["prefill_operations"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles for the CPU with a C++ compiler")
+@pytest.mark.parametrize("name", ["vanilla", "adaptinfer", "pdrop"])
+@torch.inference_mode()
+def test_compiled_parts_change_no_result(model: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Greedy answers of a short decoder; compiled once per length, and as before after the block."""
+    monkeypatch.setattr(model.model.language_model, "layers", model.model.language_model.layers[:6])
+    monkeypatch.setattr(model.model.language_model.config, "num_hidden_layers", 6)
+    method = None if name == "vanilla" else ae.get_method(name)(schedule="1:133,3:27")
+    subject = Subject(model, method, prompts(model, 1, 66), new_tokens=3)
+    want = subject.generate(3)
+    with compiled(decoder(model)):
+        assert torch.equal(subject.generate(3), want)
+        graphs = counters["stats"]["unique_graphs"]
+        assert torch.equal(subject.generate(3), want)
+        assert counters["stats"]["unique_graphs"] == graphs > 0
+    assert torch.equal(subject.generate(3), want)
 
 
 def test_ratios_are_paired_by_round() -> None:

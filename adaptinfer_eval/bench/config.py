@@ -40,6 +40,8 @@ class BenchConfig(BaseModel):
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     device: str | None = None
     """By default the accelerator there is, else the CPU."""
+    compile: bool = False
+    """Whether norms and MLPs of the decoder layers are compiled (`compiled`)."""
     warmup: PositiveInt = 2
     runs: PositiveInt = 9
     output: str = ""

@@ -74,7 +74,7 @@ def sample(subject: Subject) -> Sample:
     )
     clock = Clock(model.device)
     with subject.attached():
-        with _before(_decoder(model), clock.mark):
+        with _before(decoder(model), clock.mark):
             clock.mark()  # 0; mark 1 is the hook's
             output = model(**inputs, use_cache=True, logits_to_keep=1)
             token, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
@@ -141,9 +141,9 @@ def kernels(subject: Subject) -> dict[str, float]:
     }
 
 
-def _decoder(model: Any) -> nn.Module:
+def decoder(model: Any) -> Any:
     """The module that gets embeddings of text and images and runs the decoder layers."""
-    return getattr(model, "model", model).language_model  # type: ignore[no-any-return]
+    return getattr(model, "model", model).language_model
 
 
 @contextmanager

@@ -65,6 +65,7 @@ def conditions(config: BenchConfig, device: torch.device) -> Record:
         "subject": config.subject,
         "checkpoint": checkpoint_digest(config.pretrained) if config.pretrained else "random weights",
         "dtype": config.dtype,
+        "compile": config.compile,
         "new_tokens": config.new_tokens,
         "versions": {name: version(name) for name in ("adaptinfer-eval", "transformers", "torch")},
         "python": platform.python_version(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from itertools import product
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import torch
 
+from adaptinfer_eval.bench.compiled import compiled
 from adaptinfer_eval.bench.config import BenchConfig
-from adaptinfer_eval.bench.measure import Sample, Subject, kernels, sample, sizes
+from adaptinfer_eval.bench.measure import Sample, Subject, decoder, kernels, sample, sizes
 from adaptinfer_eval.bench.records import (
     Record,
     check_folder,
@@ -43,7 +45,7 @@ def run_bench(config: BenchConfig, show: Show) -> list[Record]:
     except torch.OutOfMemoryError as error:
         raise SweepError(f"{config.subject} in {config.dtype} does not fit on {device}: {error}") from error
     records = []
-    with torch.inference_mode():
+    with torch.inference_mode(), compiled(decoder(model)) if config.compile else nullcontext():
         for attention, text_tokens, batch_size in product(config.attention, config.text_tokens, config.batch_sizes):
             show(f"{attention}, {text_tokens} text tokens, batch {batch_size}")
             asked = {"attention": attention, "text_tokens": text_tokens, "batch_size": batch_size}
