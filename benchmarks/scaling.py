@@ -126,7 +126,7 @@ def works_in_tower(setting: Planned) -> bool:
 
 
 def row(work: Work, gpus: int, assumed: Assumed) -> tuple[str, ...]:
-    """The main process keeps answers and scores them while the GPUs work; the last task it scores when they are done."""
+    """The main process keeps and scores answers while the GPUs work; the last task is scored when they are done."""
     answering, keeping, scoring = work.gpu / gpus, work.lines * assumed.journal, work.requests * assumed.scoring
     last = work.last_requests * assumed.scoring
     wall = assumed.loading + max(answering, keeping, scoring - last) + last
