@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_models import internvl
 from torch import nn
 from torch._dynamo.utils import counters
 
@@ -78,6 +79,19 @@ def test_from_the_command_line_to_table_3(
 
     assert call(monkeypatch, "bench", "--shape", "tiny", *SMALL, f"output={tmp_path}", "new_tokens=4") == 1
     assert "new_tokens was 3, is 4" in capsys.readouterr().err
+
+
+def test_the_shipped_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found from everywhere; and every key of its records is described."""
+    documented = Path(__file__).parent.parent.joinpath("docs", "cost.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    asked = [*SMALL, "batch_sizes=1", "methods=vanilla,fastv"]
+    vanilla, fastv = run_bench(bench_config("tasks/mini/model", None, asked), lambda _: None)
+    assert len(vanilla["checkpoint"]) == 64
+    assert read_bench(Path("results/runs/bench-tasks_mini_model")) == [fastv, vanilla]
+    assert fastv["schedule"] == "1:47"
+    for record in (vanilla, fastv):
+        assert not [key for key in (*record, *record["audit"], *record["measured"]) if f"`{key}`" not in documented]
 
 
 def test_configurations_take_turns_and_vanilla_is_the_bare_model(
@@ -149,6 +163,15 @@ def test_compiled_parts_change_no_result(name: str) -> None:
         assert torch.equal(subject.generate(3), want)
         assert counters["stats"]["unique_graphs"] == graphs > 0
     assert torch.equal(subject.generate(3), want)
+
+
+@torch.inference_mode()
+def test_other_families_are_measured_alike() -> None:
+    model = ready(internvl())
+    subject = Subject(model, ae.get_method("fastv")(schedule="1:9"), prompts(model, 2, 40), new_tokens=3)
+    assert min(sample(subject).values()) > 0
+    # Two layers with 64 + 40 tokens and six with 9 + 40; keys and values of 2 heads of 8, float32.
+    assert sizes(subject)["cache_bytes"] == 2 * (2 * 104 + 6 * 49) * 2 * 16 * 4
 
 
 def test_ratios_are_paired_by_round() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -10,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError,
 
 from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
 from adaptinfer_eval.schedule import Count
-from adaptinfer_eval.sweep.config import MethodEntry, SweepError, nearest
+from adaptinfer_eval.sweep.config import MethodEntry, SweepError, nearest, shipped
 
 LISTS = ("methods", "budgets", "batch_sizes", "attention", "text_tokens")
 
@@ -67,6 +68,13 @@ class BenchConfig(BaseModel):
     def subject(self) -> str:
         """What is measured, in a word."""
         return self.shape or str(self.pretrained)
+
+    @property
+    def checkpoint(self) -> str | None:
+        """`pretrained`, found among the shipped data if it is a folder there."""
+        if self.pretrained is None or Path(self.pretrained).is_dir():
+            return self.pretrained
+        return str(shipped(self.pretrained) or self.pretrained)
 
     @property
     def folder(self) -> str:

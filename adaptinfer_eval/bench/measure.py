@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,38 +40,45 @@ class Subject:
             return self.model.generate(**self.inputs, max_new_tokens=new_tokens)
 
 
+class Mark(NamedTuple):
+    """A point in time: by the wall, and on an accelerator the events that end what was before and start what comes."""
+
+    wall: float
+    end: Any = None
+    start: Any = None
+
+
 class Clock:
-    """Marks points in time, by the wall and, on an accelerator, by events on the device."""
+    """Marks points in time at which `device` has nothing to do."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.marks: list[tuple[float, Any]] = []
+        self.marks: list[Mark] = []
 
     def mark(self) -> None:
         """Wait for the device, so that what came before is not counted to what comes after."""
         if self.device.type == "cpu":
-            self.marks.append((time.perf_counter(), None))
+            self.marks.append(Mark(time.perf_counter()))
             return
+        end = self._event()
         torch.accelerator.synchronize(self.device)
-        event = torch.Event(self.device, enable_timing=True)
-        event.record()
-        self.marks.append((time.perf_counter(), event))
+        self.marks.append(Mark(time.perf_counter(), end, self._event()))
 
     def between(self, start: int, end: int, name: str) -> Sample:
         """Seconds from mark `start` to mark `end`: `name` by the wall, `name`_device by events."""
-        (began, first), (ended, last) = self.marks[start], self.marks[end]
-        wall = {name: ended - began}
-        return wall if first is None else {**wall, f"{name}_device": first.elapsed_time(last) / 1e3}
+        first, last = self.marks[start], self.marks[end]
+        wall = {name: last.wall - first.wall}
+        return wall if last.end is None else {**wall, f"{name}_device": first.start.elapsed_time(last.end) / 1e3}
+
+    def _event(self) -> Any:
+        event = torch.Event(self.device, enable_timing=True)
+        event.record()
+        return event
 
 
 def sample(subject: Subject) -> Sample:
     """Measure everything that has a duration once."""
-    model, inputs, batch, steps = (
-        subject.model,
-        subject.inputs,
-        len(subject.inputs["input_ids"]),
-        subject.new_tokens - 1,
-    )
+    model, inputs, steps = subject.model, subject.inputs, subject.new_tokens - 1
     clock = Clock(model.device)
     with subject.attached():
         with _before(decoder(model), clock.mark):
@@ -93,6 +100,7 @@ def sample(subject: Subject) -> Sample:
     measured: Sample = {}
     for start, name in enumerate(parts):
         measured |= {} if name is None else clock.between(start, start + 1, name)
+    batch = len(inputs["input_ids"])
     measured["decode_tokens_per_second"] = batch * steps / measured["decode"]
     measured["requests_per_second"] = batch / measured["request"]
     return measured

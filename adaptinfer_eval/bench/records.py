@@ -63,7 +63,7 @@ def conditions(config: BenchConfig, device: torch.device) -> Record:
     return {
         "schema_version": SCHEMA_VERSION,
         "subject": config.subject,
-        "checkpoint": checkpoint_digest(config.pretrained) if config.pretrained else "random weights",
+        "checkpoint": checkpoint_digest(config.checkpoint) if config.checkpoint else "random weights",
         "dtype": config.dtype,
         "compile": config.compile,
         "new_tokens": config.new_tokens,

@@ -39,9 +39,8 @@ def run_bench(config: BenchConfig, show: Show) -> list[Record]:
     folder, same = Path(config.folder), conditions(config, device)
     check_folder(folder, same)
     show(f"{config.subject}, {config.dtype}, on {same['device']} → {folder}")
-    dtype = getattr(torch, config.dtype)
     try:
-        model = ready(build(config.shape, dtype, device) if config.shape else load(config.subject, dtype, device))
+        model = ready(_model(config, getattr(torch, config.dtype), device))
     except torch.OutOfMemoryError as error:
         raise SweepError(f"{config.subject} in {config.dtype} does not fit on {device}: {error}") from error
     records = []
@@ -54,6 +53,13 @@ def run_bench(config: BenchConfig, show: Show) -> list[Record]:
                 write_bench(folder, record)
                 records.append(record)
     return records
+
+
+def _model(config: BenchConfig, dtype: torch.dtype, device: torch.device) -> Any:
+    if config.checkpoint is not None:
+        return load(config.checkpoint, dtype, device)
+    assert config.shape is not None
+    return build(config.shape, dtype, device)
 
 
 def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show) -> Iterator[Record]:

@@ -111,7 +111,7 @@ def prompts(model: Any, batch_size: int, text_tokens: int) -> dict[str, Tensor]:
     side = model.config.vision_config.image_size
     side = side if isinstance(side, int) else side[0]
     generator = torch.Generator().manual_seed(0)
-    text = torch.randint(1, 100, (batch_size, text_tokens), generator=generator)
+    text = torch.randint(1, min(100, image_token), (batch_size, text_tokens), generator=generator)
     image = torch.full((batch_size, tokens), image_token)
     ids = torch.cat([text[:, :BEFORE], image, text[:, BEFORE:]], 1)
     pixels = torch.rand(batch_size, 3, side, side, generator=generator)
