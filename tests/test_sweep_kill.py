@@ -63,6 +63,7 @@ def test_killed_and_resumed_it_repeats_nothing_and_prints_the_same(tmp_path: Pat
         time.sleep(moments.uniform(0, 0.6))
         process.send_signal(signal.SIGKILL)
         process.communicate()
+        assert process.returncode == -signal.SIGKILL  # it had not ended by itself
         after = journaled(folder)
         assert Counter(before) <= Counter(after)  # nothing that was on the disk is lost
         before = after

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from lmms_tiny import save_tiny_llava
 from sweeps import run, same_results, small_sweep
 
 from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.pools import open_pool
-from adaptinfer_eval.sweep.pools.inline import Inline
 from adaptinfer_eval.sweep.pools.processes import Processes, visible_gpus
+from adaptinfer_eval.sweep.tasks import load_tasks, questions
+from adaptinfer_eval.sweep.worker import Lost, Worker
+
+NOTHING = Sources("", "", {}, {}, {})
 
 
 @pytest.fixture(scope="module")
@@ -33,21 +41,24 @@ def test_workers_share_the_visible_gpus_evenly(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, each: int, shards: int, expected: list[list[str]]
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4, GPU-7,6,7")
+    assert visible_gpus() == []  # named, but not there
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert visible_gpus() == ["4", "GPU-7", "6", "7"]
     config = small_sweep(checkpoint, tmp_path, "workers=null", f"gpus_per_worker={each}")
-    pool = open_pool(config, shards)
+    pool = open_pool(config, NOTHING, shards)
     try:
         assert isinstance(pool, Processes)
         assert pool.gpus == expected
     finally:
         pool.close()
     with pytest.raises(SweepError, match="5 workers with 1 GPUs each need 5, there are 4"):
-        open_pool(small_sweep(checkpoint, tmp_path, "workers=5"), shards=10)
+        open_pool(small_sweep(checkpoint, tmp_path, "workers=5"), NOTHING, shards=10)
 
 
 def test_without_gpus_there_is_one_worker_in_this_process(checkpoint: Path, tmp_path: Path) -> None:
-    pool = open_pool(small_sweep(checkpoint, tmp_path, "workers=null"), shards=10)
-    assert isinstance(pool, Inline)
+    sweep = small_sweep(checkpoint, tmp_path, "workers=null", "tasks=mini_gqa")
+    assert run(sweep)[1] == []
+    assert not list(tmp_path.glob("log.[0-9].txt"))  # which processes have
 
 
 def test_a_model_spread_over_devices_answers_alike(checkpoint: Path, tmp_path: Path) -> None:
@@ -59,9 +70,40 @@ def test_a_model_spread_over_devices_answers_alike(checkpoint: Path, tmp_path: P
     assert same_results(spread, alone)
 
 
+def test_workers_that_have_something_else_than_the_sweep_do_not_start(checkpoint: Path, tmp_path: Path) -> None:
+    config = small_sweep(checkpoint, tmp_path)
+    _, tasks = load_tasks(config)
+    asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
+    sources = Sources.read(config, tasks, asked)
+    Worker(config, sources)
+    others: dict[str, Any] = {"checkpoint": "another", "versions": {}, "engine": "older", "data": {}, "code": {}}
+    for name, value in others.items():
+        with pytest.raises(SweepError, match=f"a worker would measure something else .{name} was"):
+            Worker(config, replace(sources, **{name: value}))
+    pool = open_pool(small_sweep(checkpoint, tmp_path, "workers=2"), replace(sources, engine="older"), shards=10)
+    try:
+        event = pool.receive()[1]
+        assert isinstance(event, Lost)
+        assert "engine was 'older'" in event.reason
+    finally:
+        pool.close()
+
+
+def test_a_worker_killed_while_it_starts_is_passed_over(checkpoint: Path, tmp_path: Path) -> None:
+    sweep = small_sweep(checkpoint, tmp_path, "workers=2")
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(run, sweep)
+        while len(multiprocessing.active_children()) < 2:
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+        records, failed, shown = running.result()
+    assert failed == []
+    assert {record["status"] for record in records.values()} == {"done"}
+    assert "a worker is gone: its process ended with code -9" in shown
+
+
 def test_workers_end_with_their_sweep(checkpoint: Path, tmp_path: Path) -> None:
-    pool = open_pool(small_sweep(checkpoint, tmp_path, "workers=2"), shards=10)
+    pool = open_pool(small_sweep(checkpoint, tmp_path, "workers=2"), NOTHING, shards=10)
     assert len(multiprocessing.active_children()) == 2
     pool.close()
-    time.sleep(0.1)
     assert multiprocessing.active_children() == []

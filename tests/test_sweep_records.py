@@ -8,16 +8,21 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import PIL.Image
 import pytest
+from datasets import Dataset, Features, Image, Sequence, Value
 from lmms_tiny import save_tiny_llava
 
+from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.sweep.cells import Cell, Setting
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
-from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, data_digest, digest, identity
+from adaptinfer_eval.sweep.identity import Sources, checkpoint_digest, code_digest, data_digest, digest, identity
 from adaptinfer_eval.sweep.records import (
     check_folder,
+    forget_failures,
     is_finished,
     read_records,
     record_path,
@@ -26,12 +31,13 @@ from adaptinfer_eval.sweep.records import (
 )
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 
+SOURCES = Sources("checkpoint", "engine", {"torch": "2.15"}, {"mini_mme": "data"}, {"fastv": "code"})
 CELL = Cell("llava", Setting(MethodEntry(name="fastv"), 64, "leaving"), "mini_mme")
 
 
 def asked(**changes: Any) -> dict[str, Any]:
     config: SweepConfig = load_config("mini", [f"{key}={value}" for key, value in changes.items()])
-    return identity(config, CELL, "1:47", "checkpoint", "data")
+    return identity(config, CELL, "1:47", SOURCES)
 
 
 def test_a_record_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,9 +57,11 @@ def test_a_record_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 def test_only_a_measured_cell_is_finished(tmp_path: Path) -> None:
     wanted = asked()
     assert not is_finished(tmp_path, CELL, wanted)
-    for status, finished in (("failed", False), ("cannot run", False), ("done", True)):
+    for status, finished in (("failed", False), ("cannot run", True), ("done", True)):
         write_record(tmp_path, CELL, {"status": status, **wanted})
         assert is_finished(tmp_path, CELL, wanted) is finished
+    write_record(tmp_path, CELL, {"status": "cannot run", **wanted, "engine": "older"})
+    assert is_finished(tmp_path, CELL, wanted) is False  # a newer engine may be able to
 
 
 @pytest.mark.parametrize("change", [{"limit": 7}, {"seeds": 3}, {"dtype": "float16"}, {"model_args": "{conv: hf}"}])
@@ -68,8 +76,24 @@ def test_other_cells_of_another_sweep_are_not_mixed_with_this_one(tmp_path: Path
     other = Cell("llava", Setting(MethodEntry(name="vanilla")), "mini_gqa")
     write_record(tmp_path, other, {"status": "done", **asked(dtype="float16"), "method": "vanilla"})
     with pytest.raises(SweepError, match="dtype was 'float16', is 'float32'"):
-        check_folder(tmp_path, asked())
-    check_folder(tmp_path, asked(dtype="float16"))
+        check_folder(tmp_path, asked(), "leaving")
+    check_folder(tmp_path, asked(dtype="float16"), "leaving")
+
+
+def test_budgets_counted_otherwise_are_not_mixed_in_a_folder(tmp_path: Path) -> None:
+    write_record(tmp_path, CELL, {"status": "done", **asked()})
+    check_folder(tmp_path, asked(), "leaving")
+    with pytest.raises(SweepError, match="count was 'leaving', is 'entering'"):
+        check_folder(tmp_path, asked(), "entering")
+
+
+def test_failures_that_nobody_asks_for_any_more_are_forgotten(tmp_path: Path) -> None:
+    for status, there in (("done", True), ("failed", False), ("cannot run", False)):
+        write_record(tmp_path, CELL, {"status": status, **asked()})
+        forget_failures(tmp_path, {CELL.id})
+        assert record_path(tmp_path, CELL).exists()
+        forget_failures(tmp_path, {"another"})
+        assert record_path(tmp_path, CELL).exists() is there
 
 
 def test_how_a_sweep_is_spread_does_not_make_it_another_one() -> None:
@@ -129,6 +153,18 @@ def test_data_are_told_apart_by_prompts_and_images() -> None:
     flipped = dataset[split].map(lambda row: {"image": row["image"].transpose(0)})
     dataset[split] = flipped
     assert first != data_digest(*gqa)
+
+
+def test_images_are_in_the_fingerprint_wherever_they_stand() -> None:
+    def task(colour: str) -> Any:
+        pictures = [[PIL.Image.new("RGB", (4, 4), colour)]]
+        features = Features({"question": Value("string"), "pictures": Sequence(Image())})
+        documents = Dataset.from_dict({"question": ["Same?"], "pictures": pictures}, features=features)
+        return SimpleNamespace(eval_docs=documents, eval_docs_no_media=documents.remove_columns("pictures"))
+
+    request = Request(0, "Same?", (), "own", 0, "test", {})
+    assert data_digest(task("black"), {0: request}) == data_digest(task("black"), {0: request})
+    assert data_digest(task("black"), {0: request}) != data_digest(task("white"), {0: request})
 
 
 def test_digests_do_not_depend_on_the_order_of_keys() -> None:

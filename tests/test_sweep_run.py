@@ -15,6 +15,7 @@ import pytest
 from lmms_tiny import save_tiny_llava
 from sweeps import answers, run, same_results, small_sweep
 
+from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, load_config
 from adaptinfer_eval.sweep.journal import only_run, read_answers
@@ -96,14 +97,31 @@ def test_processes_give_what_one_process_gives(
     assert same_results(spread, finished[0])
 
 
-def test_a_failed_cell_is_recorded_and_the_others_go_on(checkpoint: Path, tmp_path: Path) -> None:
-    """MME is scored in pairs of questions, so that an odd limit makes upstream's metric fail."""
-    records, failed, _ = run(small_sweep(checkpoint, tmp_path, "limit=3", "methods=vanilla"))
-    assert failed == ["llava-vanilla-mini_mme"]
-    assert records["llava-vanilla-mini_mme"]["status"] == "failed"
-    assert "pairwise" in records["llava-vanilla-mini_mme"]["reason"]
-    assert records["llava-vanilla-mini_scienceqa"]["status"] == "done"
+def test_a_failed_cell_is_recorded_and_the_others_go_on(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method that breaks at its third question; once mended, only what is missing is asked."""
+    score, calls = AdaptInfer.score, [0]
+
+    def breaks(self: AdaptInfer, attention: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 3 * 3:  # three stages per question
+            raise RuntimeError("cannot go on")
+        return score(self, attention)
+
+    sweep = small_sweep(checkpoint, tmp_path, "batch_size=1", "tasks=mini_gqa")
+    with monkeypatch.context() as patch:
+        patch.setattr(AdaptInfer, "score", breaks)
+        records, failed, _ = run(sweep)
+    assert failed == ["llava-adaptinfer-16-mini_gqa"]
+    assert records[failed[0]]["status"] == "failed"
+    assert "cannot go on" in records[failed[0]]["reason"]
+    assert records["llava-vanilla-mini_gqa"]["status"] == "done"
     assert "Traceback" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    records, failed, shown = run(sweep)
+    assert failed == []
+    assert "1/1 cells" in shown
+    assert "2/2 requests" in shown
 
 
 def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Path, tmp_path: Path) -> None:
@@ -114,6 +132,8 @@ def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Pat
         assert refused["status"] == "cannot run"
         assert "36 vision tokens" in refused["reason"]
     assert records["llava-vanilla-mini_mme"]["status"] == "done"
+    _, _, shown = run(small_sweep(checkpoint, tmp_path, "methods=vanilla,downsample,tome", "budgets=40"))
+    assert "0/0 cells" in shown  # nothing is loaded to find out again
 
 
 @pytest.mark.parametrize(
@@ -122,6 +142,7 @@ def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Pat
         ("tasks=mini_mmee", "did you mean 'mini_mme'"),
         ("tasks=adaptinfer_mini", "is a group; list its tasks"),
         ("model_args.conw=hf", "unknown model argument 'conw'"),
+        ("limit=3", "mini_mme is scored in pairs of questions, use an even limit"),
     ],
 )
 def test_mistakes_end_the_sweep(checkpoint: Path, tmp_path: Path, override: str, message: str) -> None:

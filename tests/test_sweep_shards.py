@@ -31,9 +31,9 @@ def test_what_is_done_is_not_asked_again_also_in_parts_of_batches() -> None:
 @pytest.mark.parametrize(("workers", "taken"), [(1, [4, 4]), (2, [4, 2, 1, 1]), (8, [1, 1, 1, 1, 1, 1, 1, 1])])
 def test_the_last_shards_are_split_so_that_no_worker_idles(workers: int, taken: list[int]) -> None:
     queue = ShardQueue(shards({"mme": [[0], [1]]}, CELLS, NOTHING), workers)
-    parts = [part for _ in taken if (part := queue.take())]
+    parts = [part for _ in taken if (part := queue.take(0, alone=False))]
     assert [len(part.cells) for part in parts] == taken
-    assert queue.take() is None
+    assert queue.take(0, alone=False) is None
     asked = [(doc, cell.id) for part in parts for doc in part.docs for cell in part.cells]
     assert len(asked) == len(set(asked)) == 8
 
@@ -122,6 +122,31 @@ def test_a_failed_cell_is_not_asked_again() -> None:
     events = list(dispatch(pool, queue(5, 1)))
     assert sum(isinstance(event, Failed) for event in events) <= 2  # one more may be under way
     assert sorted(pool.answered) == [key for key in everything(5) if key[0] != CELLS[3].id]
+
+
+def test_what_a_sick_worker_cannot_answer_others_do() -> None:
+    pool = Scripted(4, lambda worker, cell: Failed(cell, "no memory") if worker == 2 else None)
+    events = list(dispatch(pool, queue(9, 4)))
+    assert sorted(pool.answered) == everything(9)
+    assert not any(isinstance(event, Failed) for event in events)
+
+
+def test_what_only_the_last_worker_is_left_for_is_its_own_again() -> None:
+    """Worker 0 fails once; then the other one ends for good."""
+    failures: list[Cell] = []
+
+    def script(worker: int, cell: Cell) -> Event | None:
+        if worker == 1:
+            return Lost("gone")
+        if not failures:
+            failures.append(cell)
+            return Failed(cell, "once")
+        return None
+
+    pool = Scripted(2, script)
+    events = list(dispatch(pool, queue(4, 2)))
+    assert sorted(pool.answered) == everything(4)
+    assert not any(isinstance(event, Failed) for event in events)
 
 
 def test_without_workers_it_ends() -> None:

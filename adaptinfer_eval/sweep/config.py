@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
@@ -64,7 +64,7 @@ class SweepConfig(_Frozen):
     model_args: dict[str, Scalar] = {}
     """More arguments of the backbone's wrapper: revision, conv, image_aspect_ratio, attn_implementation, …"""
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    budgets: tuple[float, ...]
+    budgets: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     """Mean vision tokens per layer; vanilla and explicit schedules run once, without one."""
     count: Count = "leaving"
     tasks: tuple[str, ...] = Field(min_length=1)
@@ -145,7 +145,7 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> SweepConfig:
     SweepError names the nearest where a configuration or key is unknown, and every value that is not valid.
     """
     path = find_config(source)
-    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    values = _read_yaml(path.read_bytes(), str(path))
     if not isinstance(values, dict):
         raise SweepError(f"{path} is not a mapping of keys to values")
     values.setdefault("name", path.stem)
@@ -187,10 +187,19 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise SweepError(f"{override!r}: {parent} has no entries to set")
-    value = yaml.safe_load(text)
+    value = _read_yaml(text, override)
     if not parents and key in {"methods", "budgets", "tasks", "seeds"} and not isinstance(value, list):
-        value = [yaml.safe_load(part) for part in str(value).split(",")]
+        if value is None:
+            raise SweepError(f"{override!r} has no value: list what you want, as in {key}=a,b")
+        value = [_read_yaml(part, override) for part in value.split(",")] if isinstance(value, str) else [value]
     values[last] = value
+
+
+def _read_yaml(text: str | bytes, source: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SweepError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _explain(problem: Mapping[str, Any]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptinfer_eval.method import get_method
 from adaptinfer_eval.sweep.cells import Cell
-from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError
+from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipped
 
 if TYPE_CHECKING:  # light: records are read without lmms-eval
     from adaptinfer_eval.models.requests import Request
@@ -28,15 +28,45 @@ SAME_IN_A_SWEEP = (
     "pretrained",
     "model_args",
     "checkpoint",
+    "engine",
     "versions",
 )
 """Tables compare across cells, so these are the same in a whole folder."""
 
 
-def identity(config: SweepConfig, cell: Cell, schedule: str, checkpoint: str, data: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Sources:
+    """Fingerprints of all that answers and scores are made from. `data` by task, `code` by method."""
+
+    checkpoint: str
+    engine: str
+    versions: dict[str, str]
+    data: dict[str, str]
+    code: dict[str, str]
+
+    @classmethod
+    def read(cls, config: SweepConfig, tasks: Mapping[str, Any], asked: Mapping[str, Mapping[int, Request]]) -> Sources:
+        """As they are now, in this process. `tasks`: lmms-eval's; `asked`: their questions by document."""
+        return cls(
+            checkpoint=checkpoint_digest(config.checkpoint, config.model_args.get("revision")),
+            engine=engine_digest(),
+            versions={name: version(name) for name in ("adaptinfer-eval", "transformers", "torch", "lmms-eval")},
+            data={name: data_digest(task, asked[name]) for name, task in tasks.items()},
+            code={name: code_digest(name) for name in {entry.name for entry in config.methods}},
+        )
+
+    def pin(self, config: SweepConfig) -> SweepConfig:
+        """`config` for workers elsewhere: a folder by its whole path, a hub checkpoint by its commit."""
+        pinned: dict[str, Any] = {"pretrained": config.checkpoint}
+        if not Path(config.checkpoint).is_dir():
+            pinned["model_args"] = {**config.model_args, "revision": self.checkpoint.rsplit("@", 1)[1]}
+        return config.model_copy(update=pinned)
+
+
+def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -> dict[str, Any]:
     """All that decides a cell's answers. What must not change them (batch size, workers, sharing) is not in it.
 
-    `schedule`: what the method does for this model. `checkpoint` and `data` are fingerprints.
+    `schedule`: what the method does for this model.
     """
     setting = cell.setting
     return {
@@ -54,38 +84,53 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, checkpoint: str, da
         "dtype": config.dtype,
         "pretrained": config.pretrained,
         "model_args": config.model_args,
-        "checkpoint": checkpoint,
-        "data": data,
-        "code": code_digest(setting.entry.name),
-        "versions": {name: version(name) for name in ("adaptinfer-eval", "transformers", "torch", "lmms-eval")},
+        "checkpoint": sources.checkpoint,
+        "data": sources.data[cell.task],
+        "code": sources.code[setting.entry.name],
+        "engine": sources.engine,
+        "versions": sources.versions,
     }
 
 
 def compare(where: object, found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> None:
     """SweepError, naming the keys, where what was measured is not what is asked for now."""
-    wanted = json.loads(json.dumps(wanted))
-    changed = [key for key in keys if found.get(key) != wanted[key]]
-    if changed:
-        differences = ", ".join(f"{key} was {found.get(key)!r:.60}, is {wanted[key]!r:.60}" for key in changed)
+    if changed := changes(found, wanted, keys):
         raise SweepError(
-            f"{where} was measured with something else ({differences}): "
+            f"{where} was measured with something else ({changed}): "
             "give another folder (output=...), or delete that one to measure again"
         )
 
 
+def changes(found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> str:
+    """What differs between two mappings, for an error message; empty where nothing does."""
+    wanted = json.loads(json.dumps(wanted))
+    changed = (key for key in keys if found.get(key) != wanted[key])
+    return ", ".join(f"{key} was {found.get(key)!r:.60}, is {wanted[key]!r:.60}" for key in changed)
+
+
 def digest(value: Any) -> str:
     """SHA-256 of anything JSON can hold, the same on every machine and in every process."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-@functools.cache
-def code_digest(method: str) -> str:
-    """SHA-256 over the source of the engine, of the wrappers and of the method's own module."""
+def _plain(value: Any) -> str:
+    return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
+
+
+def engine_digest() -> str:
+    """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
     package = [path for folder in (".", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
-    own = inspect.getsourcefile(get_method(method))
-    files = {path.resolve() for path in package if path.name != "cli.py"} | ({Path(own).resolve()} if own else set())
-    return _digest_files(sorted(files, key=lambda path: (path.name, str(path))))
+    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
+    tasks = shipped("tasks")
+    described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []
+    return _digest_files(sorted(path for path in package + scoring + described if path.name != "cli.py"))
+
+
+def code_digest(method: str) -> str:
+    """SHA-256 over the source of the method's own module."""
+    path = inspect.getsourcefile(get_method(method))
+    return _digest_files([Path(path)] if path else [])
 
 
 def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
@@ -105,15 +150,12 @@ def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
 
 def data_digest(task: Any, asked: Mapping[int, Request]) -> str:
     """SHA-256 over what an lmms-eval task asks (`asked`, the first of its documents): prompts, images, answers."""
-    from datasets import Image
-
     total = hashlib.sha256()
     documents = task.eval_docs
-    for column, feature in getattr(documents, "features", {}).items():
-        if isinstance(feature, Image):
-            for image in islice(documents.select_columns(column).cast_column(column, Image(decode=False)), len(asked)):
-                stored = image[column] or {}
-                total.update(stored.get("bytes") or str(stored.get("path")).encode())
+    if hasattr(documents, "with_format"):  # as they are stored: images are not decoded, wherever they stand
+        documents = documents.with_format("arrow")
+        for start in range(0, len(asked), 100):
+            total.update(digest(documents[start : min(start + 100, len(asked))].to_pylist()).encode())
     prompts = [[request.context, request.generation] for request in asked.values()]
     return digest([prompts, list(islice(task.eval_docs_no_media, len(asked))), total.hexdigest()])
 

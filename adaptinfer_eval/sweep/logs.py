@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+
+class _Log(io.TextIOBase):
+    """Appends to a file; where the disk is full, what is printed gets lost, which is no reason to end."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("ab", buffering=0)
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self.file.write(text.encode())
+        return len(text)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()
 
 
 @contextlib.contextmanager
 def logged_to(path: Path) -> Iterator[None]:
     """Send what lmms-eval and its libraries print to a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    log = path.open("a", encoding="utf-8", buffering=1)
+    log: Any = _Log(path)
     with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         import lmms_eval.evaluator
         import lmms_eval.models  # noqa: F401  (both set up loguru when first imported)

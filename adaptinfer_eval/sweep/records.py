@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def record_path(output: Path, cell: Cell) -> Path:
 
 
 def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
-    """Whether `output` holds this very cell's result; a failed one is tried again.
+    """Whether `output` holds this very cell's result, or that the model cannot run it; a failed one is tried again.
 
     SweepError where it holds the result of something else under the same name.
     """
@@ -31,18 +31,30 @@ def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
     if not path.exists():
         return False
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found["status"] != "done":
-        return False
-    compare(path, found, wanted, wanted)
-    return True
+    if found["status"] == "done":
+        compare(path, found, wanted, wanted)
+        return True
+    return found["status"] == "cannot run" and all(found.get(key) == value for key, value in _json(wanted).items())
 
 
-def check_folder(output: Path, wanted: Record) -> None:
-    """SweepError where `output` holds another sweep's results, of whatever cell: tables compare across cells."""
+def check_folder(output: Path, wanted: Record, count: str) -> None:
+    """SweepError where `output` holds another sweep's results, of whatever cell: tables compare across cells.
+
+    `wanted`: any cell's; `count`: how this sweep's budgets are counted.
+    """
     for path in sorted((output / "cells").glob("*.json")):
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["status"] == "done":
             compare(path, found, wanted, SAME_IN_A_SWEEP)
+            if found["count"] is not None:
+                compare(path, found, {"count": count}, ["count"])
+
+
+def forget_failures(output: Path, wanted: Collection[str]) -> None:
+    """Delete the records of cells that came to nothing and that nobody asks for any more."""
+    for path in (output / "cells").glob("*.json"):
+        if path.stem not in wanted and json.loads(path.read_text(encoding="utf-8"))["status"] != "done":
+            path.unlink()
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -57,6 +69,12 @@ def read_records(folder: Path) -> list[Record]:
                 f"{path} has schema version {record.get('schema_version')}, not {SCHEMA_VERSION}: run it again"
             )
     return records
+
+
+def _json(record: Record) -> Record:
+    """As it reads back."""
+    found: Record = json.loads(json.dumps(record))
+    return found
 
 
 def write_text(path: Path, text: str) -> None:

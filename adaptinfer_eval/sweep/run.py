@@ -19,11 +19,11 @@ from adaptinfer_eval.models.requests import Request, batches
 from adaptinfer_eval.sweep.cells import Cell, plan
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
-from adaptinfer_eval.sweep.identity import checkpoint_digest, data_digest, identity
+from adaptinfer_eval.sweep.identity import Sources, identity
 from adaptinfer_eval.sweep.journal import Journal, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
-from adaptinfer_eval.sweep.records import Record, check_folder, is_finished, write_record, write_text
+from adaptinfer_eval.sweep.records import Record, check_folder, forget_failures, is_finished, write_record, write_text
 from adaptinfer_eval.sweep.shards import ShardQueue, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
@@ -58,15 +58,18 @@ def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
     output = Path(config.output)
-    with only_run(output), logged_to(output / "log.txt"), _disk_full_told():
+    with only_run(output), _disk_full_told(), logged_to(output / "log.txt"):
         console.print(f"{config.name}: loading tasks; log: {output / 'log.txt'}", highlight=False, soft_wrap=True)
-        manager, tasks = load_tasks(config)
+        manager, tasks = _load_tasks(config)
         asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
-        data = {name: data_digest(task, asked[name]) for name, task in tasks.items()}
-        jobs = _jobs(config, data, console)
+        sources = Sources.read(config, tasks, asked)
+        jobs = _jobs(config, sources, console)
         write_text(output / "config.yaml", config.dump())
-        with _progress(console) as progress, closing(_Run(config, manager, tasks, asked, jobs, progress)) as started:
-            return started.go()
+        with (
+            _progress(console) as progress,
+            closing(_Run(config, sources, manager, tasks, asked, jobs, progress)) as run,
+        ):
+            return run.go()
 
 
 class _Run:
@@ -75,13 +78,15 @@ class _Run:
     def __init__(
         self,
         config: SweepConfig,
+        sources: Sources,
         manager: Any,
         tasks: Mapping[str, Any],
         asked: Mapping[str, Mapping[int, Request]],
         jobs: Mapping[str, Job],
         progress: rich.progress.Progress,
     ) -> None:
-        self.config, self.manager, self.tasks, self.asked = config, manager, tasks, asked
+        self.config, self.sources = config, sources
+        self.manager, self.tasks, self.asked = manager, tasks, asked
         self.open, self.cells = dict(jobs), len(jobs)
         self.failures: dict[str, Failure] = {}
         self.scorer = ThreadPoolExecutor(1)  # upstream's scoring takes a while, in which workers are to be fed
@@ -110,7 +115,7 @@ class _Run:
 
     def _answer(self) -> None:
         ready, reason = False, ""
-        with closing(open_pool(self.config, len(self.shards))) as pool:
+        with closing(open_pool(self.config, self.sources, len(self.shards))) as pool:
             queue = ShardQueue(self.shards, pool.workers)
             for event in dispatch(pool, queue):
                 if isinstance(event, Ready):
@@ -122,9 +127,9 @@ class _Run:
                     self._record(wait=pool.workers == 1)
                 elif isinstance(event, Failed):
                     self._fail(event.cell.id, event.reason)
-                elif isinstance(event, Lost):
+                else:
                     reason = event.reason
-                    self.progress.console.print(f"a worker is gone: {reason}", highlight=False, soft_wrap=True)
+                    self.progress.console.print(f"a worker is gone: {reason}" if isinstance(event, Lost) else reason)
         if not ready:
             raise SweepError(reason)
 
@@ -196,26 +201,43 @@ def _disk_full_told() -> Iterator[None]:
         raise SweepError(f"{error}: free some space and start the sweep again: it goes on from here") from error
 
 
-def _jobs(config: SweepConfig, data: Mapping[str, str], console: Console) -> dict[str, Job]:
+def _load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
+    try:
+        return load_tasks(config)
+    except SweepError:
+        raise
+    except Exception as error:  # upstream retries downloads, and wraps what went wrong more than once
+        traceback.print_exc()
+        raise SweepError(
+            f"the data sets of {', '.join(config.tasks)} could not be loaded ({type(error).__name__}: {error}): "
+            "is the network there, and are you logged in to the hub?"
+        ) from error
+
+
+def _jobs(config: SweepConfig, sources: Sources, console: Console) -> dict[str, Job]:
     """Cells without a result, by id; the cells that the model cannot run get their record here."""
     output = Path(config.output)
-    checkpoint = checkpoint_digest(config.checkpoint, config.model_args.get("revision"))
     wanted: list[tuple[Cell, Record]] = []
-    refused: list[tuple[Cell, Record]] = []
+    refused: dict[str, str] = {}
     for planned in plan(config):
         for name in config.tasks:
             cell = Cell(config.backbone, planned.setting, name)
             schedule = planned.audit.schedule if planned.audit else ""
-            own = identity(config, cell, schedule, checkpoint, data[name])
+            own = identity(config, cell, schedule, sources)
+            wanted.append((cell, own))
             if planned.audit is None:
-                refused.append((cell, {"id": cell.id, "status": "cannot run", "reason": planned.reason, **own}))
-            else:
-                wanted.append((cell, own))
-    check_folder(output, (wanted or refused)[0][1])
-    wanted = [(cell, own) for cell, own in wanted if not is_finished(output, cell, own)]
-    jobs = {cell.id: Job(cell, own, Journal(output, cell.id, own)) for cell, own in wanted}
-    for cell, record in refused:
-        write_record(output, cell, record)
+                refused[cell.id] = planned.reason
+    check_folder(output, wanted[0][1], config.count)
+    forget_failures(output, {cell.id for cell, _ in wanted})
+    jobs = {}
+    for cell, own in wanted:
+        if is_finished(output, cell, own):
+            continue
+        if cell.id in refused:
+            head = {"id": cell.id, "status": "cannot run", "reason": refused[cell.id]}
+            write_record(output, cell, head | own)
+        else:
+            jobs[cell.id] = Job(cell, own, Journal(output, cell.id, own))
     for job in jobs.values():
         if job.journal.torn:
             console.print(f"{job.journal.path}: its last line was cut off by a crash and is answered again")

@@ -23,6 +23,12 @@ def check_metrics(task: str, metrics: Iterable[str]) -> None:
         )
 
 
+def check_limit(task: str, metrics: Iterable[str], limit: int | None) -> None:
+    """SweepError where a task's first `limit` questions cannot be scored."""
+    if limit is not None and limit % 2 and set(MME) & set(metrics):
+        raise SweepError(f"limit={limit}: {task} is scored in pairs of questions, use an even limit")
+
+
 def paper_score(metrics: Mapping[str, float]) -> float:
     """The number that the papers print, from upstream's metrics (`exact_match`: 0.5, …).
 

@@ -11,11 +11,15 @@ from adaptinfer_eval.sweep.cells import Cell
 
 @dataclass(frozen=True)
 class Shard:
-    """One batch: the questions about `docs` of `task`, and the cells to answer them for, in this order."""
+    """One batch: the questions about `docs` of `task`, and the cells to answer them for, in this order.
+
+    `avoid`: a worker that could not answer them.
+    """
 
     task: str
     docs: tuple[int, ...]
     cells: tuple[Cell, ...]
+    avoid: int | None = None
 
     def without(self, cell_ids: Iterable[str]) -> Shard:
         gone = set(cell_ids)
@@ -48,12 +52,15 @@ class ShardQueue:
     def __init__(self, shards: Iterable[Shard], workers: int) -> None:
         self.waiting = deque(shards)
         self.workers = workers
+        self.dropped: set[str] = set()
 
-    def take(self) -> Shard | None:
-        """The next one, or None if there is none at the moment."""
-        if not self.waiting:
+    def take(self, worker: int, alone: bool) -> Shard | None:
+        """The next one for a worker, or None if there is none at the moment. `alone`: there is no other worker."""
+        fit = (number for number, shard in enumerate(self.waiting) if alone or shard.avoid != worker)
+        if (number := next(fit, None)) is None:
             return None
-        shard = self.waiting.popleft()
+        shard = self.waiting[number]
+        del self.waiting[number]
         # With fewer shards left than workers, some would idle while others answer for all cells.
         pieces = self.workers // (len(self.waiting) + 1)
         if pieces > 1 and len(shard.cells) > 1:
@@ -63,10 +70,12 @@ class ShardQueue:
         return shard
 
     def give_back(self, shards: Iterable[Shard]) -> None:
-        """What a worker that is gone had not finished goes first."""
-        self.waiting.extendleft(reversed([shard for shard in shards if shard.cells]))
+        """What was taken and not answered goes first."""
+        left = (shard.without(self.dropped) for shard in shards)
+        self.waiting.extendleft(reversed([shard for shard in left if shard.cells]))
 
     def drop(self, cell_id: str) -> None:
-        """No more of a cell that has failed."""
+        """No more of a cell, also of what is given back later."""
+        self.dropped.add(cell_id)
         left = (shard.without([cell_id]) for shard in self.waiting)
         self.waiting = deque(shard for shard in left if shard.cells)

@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptinfer_eval.models.requests import Request, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
-from adaptinfer_eval.sweep.scores import check_metrics
+from adaptinfer_eval.sweep.scores import check_limit, check_metrics
 
 
 def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
@@ -14,7 +14,20 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
 
     SweepError for an unknown task, a group, and a task whose metric has no known scale.
     """
-    from lmms_eval.tasks import TaskManager, get_task_dict
+    from lmms_eval.tasks import get_task_dict
+
+    manager = check_tasks(config)
+    tasks = get_task_dict(list(config.tasks), manager, "chat")
+    for name, task in tasks.items():
+        metrics = [metric["metric"] for metric in task.config.metric_list]
+        check_metrics(name, metrics)
+        check_limit(name, metrics, config.limit)
+    return manager, {name: tasks[name] for name in config.tasks}
+
+
+def check_tasks(config: SweepConfig) -> Any:
+    """lmms-eval's task manager, without any data set; SweepError for an unknown task and a group."""
+    from lmms_eval.tasks import TaskManager
 
     manager = TaskManager("ERROR", include_path=str(shipped("tasks")), include_defaults=False)
     if not set(config.tasks) <= set(manager.all_tasks):  # upstream's own are slow to index: only where asked for
@@ -24,10 +37,7 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
             raise SweepError(f"tasks: {name} is a group; list its tasks")
         if name not in manager.all_subtasks:
             raise SweepError(f"tasks: unknown task {name!r}{nearest(name, manager.all_subtasks)[:500]}")
-    tasks = get_task_dict(list(config.tasks), manager, "chat")
-    for name, task in tasks.items():
-        check_metrics(name, [metric["metric"] for metric in task.config.metric_list])
-    return manager, {name: tasks[name] for name in config.tasks}
+    return manager
 
 
 def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:

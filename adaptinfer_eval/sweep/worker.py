@@ -21,6 +21,7 @@ from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.pruning import pruned
 from adaptinfer_eval.sweep.cells import Cell, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.identity import Sources, changes
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 
@@ -63,20 +64,27 @@ class Lost:
     reason: str
 
 
-Event = Ready | Answered | Failed | Finished | Lost
+@dataclass(frozen=True)
+class Pending:
+    """No worker has anything to tell for a while: there may be no room for it yet."""
+
+    reason: str
+
+
+Event = Ready | Answered | Failed | Finished | Lost | Pending
 
 
 class Worker:
-    """Loads model and data sets once. SweepError where that fails.
+    """Loads model and data sets once. SweepError where that fails, or where they are not those in `sources`.
 
     `add` hands it a shard, whose images are loaded in a thread while others are being answered; `events` answers the
     shards that it has.
     """
 
-    def __init__(self, config: SweepConfig) -> None:
+    def __init__(self, config: SweepConfig, sources: Sources) -> None:
         from lmms_eval.models import get_model
 
-        self.config = config
+        self.config = config = sources.pin(config)
         try:
             _, tasks = load_tasks(config)
             self.model = get_model(f"vanilla_{config.backbone}")(
@@ -90,6 +98,13 @@ class Worker:
             traceback.print_exc()
             raise SweepError(f"{config.pretrained} could not be loaded: {type(error).__name__}: {error}") from error
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
+        # On another machine, or after an edit, these could be others than the records will say.
+        expected = asdict(sources)
+        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions)), expected):
+            raise SweepError(
+                f"a worker would measure something else ({changed}): "
+                "give every machine the same packages, checkpoint and data, and change none of them during a sweep"
+            )
         self.model.task_dict = {name: task.dataset for name, task in tasks.items()}
         for requests in self.questions.values():
             self.model.warn_of_ignored(requests.values())

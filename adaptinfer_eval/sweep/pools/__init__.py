@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event
 
@@ -27,8 +28,11 @@ class Pool(Protocol):
         """End all workers, whatever they are at."""
 
 
-def open_pool(config: SweepConfig, shards: int) -> Pool:
-    """The pool that a configuration asks for, with no more workers than can be of use. Imports torch."""
+def open_pool(config: SweepConfig, sources: Sources, shards: int) -> Pool:
+    """The pool that a configuration asks for, with no more workers than can be of use. Imports torch.
+
+    `sources`: what its workers have to work with.
+    """
     from adaptinfer_eval.sweep.pools.inline import Inline
     from adaptinfer_eval.sweep.pools.processes import Processes, visible_gpus
 
@@ -37,9 +41,9 @@ def open_pool(config: SweepConfig, shards: int) -> Pool:
             from adaptinfer_eval.sweep.pools.ray import RayActors
         except ModuleNotFoundError as error:
             raise SweepError("pool=ray needs Ray: pip install 'adaptinfer-eval[ray]'") from error
-        return RayActors(config, shards)
+        return RayActors(config, sources, shards)
     gpus = visible_gpus()
     workers = min(shards, config.workers or max(1, len(gpus) // config.gpus_per_worker))
     if config.pool == "inline" or (config.pool is None and workers == 1):
-        return Inline(config)
-    return Processes(config, workers, gpus)
+        return Inline(config, sources)
+    return Processes(config, sources, workers, gpus)

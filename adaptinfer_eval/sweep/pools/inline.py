@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event, Worker
 
@@ -14,8 +15,8 @@ class Inline:
 
     workers = 1
 
-    def __init__(self, config: SweepConfig) -> None:
-        self.worker = Worker(config)
+    def __init__(self, config: SweepConfig, sources: Sources) -> None:
+        self.worker = Worker(config, sources)
         self._events = self._work()
 
     def send(self, worker: int, shard: Shard) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import signal
+import time
 from collections import deque
 from collections.abc import Sequence
 from multiprocessing.connection import Connection, wait
@@ -12,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event, Lost, Worker
@@ -22,11 +25,11 @@ SECONDS_TO_END = 2.0
 class Processes:
     """Each has a pipe of its own and shares nothing, so that one that is killed takes nothing else with it."""
 
-    def __init__(self, config: SweepConfig, workers: int, gpus: Sequence[str]) -> None:
+    def __init__(self, config: SweepConfig, sources: Sources, workers: int, gpus: Sequence[str]) -> None:
         each = config.gpus_per_worker
         if gpus and workers * each > len(gpus):
             raise SweepError(f"{workers} workers with {each} GPUs each need {workers * each}, there are {len(gpus)}")
-        self.config, self.workers = config, workers
+        self.config, self.sources, self.workers = config, sources, workers
         self.gpus = [gpus[index * each : (index + 1) * each] for index in range(workers)]
         self.pipes: dict[int, Connection] = {}
         self.processes: dict[int, BaseProcess] = {}
@@ -37,7 +40,7 @@ class Processes:
     def restart(self, worker: int) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipes[worker], theirs = context.Pipe()
-        given = (self.config, worker, self.workers, self.gpus[worker], theirs)
+        given = (self.config, self.sources, worker, self.workers, self.gpus[worker], theirs)
         self.processes[worker] = context.Process(target=_serve, args=given, daemon=True)
         self.processes[worker].start()
         theirs.close()
@@ -59,7 +62,8 @@ class Processes:
         except (EOFError, OSError):
             del self.pipes[worker]
             self.processes[worker].join()
-            return Lost(f"its process ended (exit code {self.processes[worker].exitcode})")
+            code = self.processes[worker].exitcode
+            return Lost(f"its process ended with code {code}, see {_log(self.config, worker)}")
         if isinstance(event, Lost):
             del self.pipes[worker]
         return event
@@ -67,9 +71,11 @@ class Processes:
     def close(self) -> None:
         for pipe in self.pipes.values():
             pipe.close()  # a worker without work ends by itself
+        deadline = time.monotonic() + SECONDS_TO_END
         for process in self.processes.values():
-            process.join(SECONDS_TO_END)
+            process.join(max(0.0, deadline - time.monotonic()))
             process.terminate()
+        for process in self.processes.values():
             process.join()
 
 
@@ -77,22 +83,29 @@ def visible_gpus() -> list[str]:
     """This machine's GPUs, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    known = [name.strip() for name in named.split(",")] if named else []
-    return known if known else [str(index) for index in range(torch.cuda.device_count())]
+    count = torch.cuda.device_count()
+    named = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return [name.strip() for name in named.split(",")][:count]
 
 
-def _serve(config: SweepConfig, index: int, workers: int, gpus: Sequence[str], pipe: Connection) -> None:
+def _log(config: SweepConfig, worker: int) -> Path:
+    return Path(config.output) / f"log.{worker}.txt"
+
+
+def _serve(
+    config: SweepConfig, sources: Sources, index: int, workers: int, gpus: Sequence[str], pipe: Connection
+) -> None:
     """One process: shards come in, events go out."""
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers
     if gpus:  # before CUDA starts, so that this worker's GPUs are all there are for it
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
     else:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
-    with logged_to(Path(config.output) / f"log.{index}.txt"):
+    with logged_to(_log(config, index)):
         try:
-            worker = Worker(config)
+            worker = Worker(config, sources)
         except SweepError as error:
             pipe.send(Lost(str(error)))
             return
