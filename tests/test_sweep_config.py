@@ -40,6 +40,19 @@ def test_methods_take_options(tmp_path: Path) -> None:
     assert config.methods[1].options == {"variant": "paper"}
 
 
+def test_one_method_with_options_is_a_list_of_one() -> None:
+    config = load_config("mini", ["methods={name: adaptinfer, variant: paper}"])
+    assert [method.label for method in config.methods] == ["adaptinfer.variant=paper"]
+
+
+@pytest.mark.parametrize("content", [b"methods: [vanilla\ntasks: x", b"name: \xff"])
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "trial.yaml"
+    path.write_bytes(content)
+    with pytest.raises(SweepError, match=r"trial\.yaml is not YAML: "):
+        load_config(str(path))
+
+
 def test_a_limited_sweep_has_a_folder_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert load_config(path).output == "results/runs/trial"
@@ -77,6 +90,16 @@ def test_shipped_checkpoints_are_found_from_anywhere(tmp_path: Path, monkeypatch
         ("mini", ["count=both"], "count: .*'leaving' or 'entering'"),
         ("mini", ["dtype=float8"], "dtype: "),
         ("mini", ["budgets=many"], "budgets.0: "),
+        ("mini", ["budgets=64,nan"], "budgets.1: .*finite number"),
+        ("mini", ["budgets=.nan"], "budgets.0: .*finite number"),
+        ("mini", ["budgets=.inf"], "budgets.0: .*finite number"),
+        ("mini", ["budgets=inf"], "budgets.0: .*finite number"),
+        ("mini", ["budgets=0"], "budgets.0: .*greater than 0"),
+        ("mini", ["budgets=64,-1"], "budgets.1: .*greater than 0"),
+        ("mini", ["methods="], "'methods=' has no value: list what you want, as in methods=a,b"),
+        ("mini", ["methods=[vanilla"], r"^methods=\[vanilla is not YAML: .*expected ',' or '\]'"),
+        ("mini", ["methods=vanilla,{name: adaptinfer, variant: paper}"], "is not YAML"),
+        ("mini", ["name=2024-13-45"], "name=2024-13-45 is not YAML: month must be"),
         ("mini", ["methods=vanilla,vanilla"], "names an entry twice"),
         ("mini", ["name.first=x"], "name has no entries"),
         ("mini", ["seeds=1,1"], "seeds names an entry twice"),

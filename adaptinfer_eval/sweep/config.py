@@ -198,7 +198,7 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
 def _read_yaml(text: str | bytes, source: str) -> Any:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
         raise SweepError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
 
 
