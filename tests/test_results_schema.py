@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from lmms_tiny import save_tiny_llava
 from referencing import Registry, Resource
 from sweeps import run, small_sweep
 
+from adaptinfer_eval.method import get_method
 from adaptinfer_eval.sweep.config import shipped
 
 Sweep = tuple[Path, dict[str, Any]]
@@ -33,20 +35,26 @@ def validator(name: str) -> Draft202012Validator:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
-    """Done, failed (an odd number of MME questions) and refused (more tokens than there are) cells of each kind of
-    method and metric."""
+    """Done, failed (a method that breaks) and refused (more tokens than there are) cells of each kind of method and
+    metric."""
     folder = tmp_path_factory.mktemp("sweep")
     checkpoint = save_tiny_llava(folder / "model", layers=8)
     config = small_sweep(
         checkpoint,
         folder / "results",
-        "methods=[vanilla, adaptinfer, {name: tome, budget: 30}, downsample, random]",
+        "methods=[vanilla, adaptinfer, fastv, {name: tome, budget: 30}, downsample, random]",
         "budgets=30,40",
         "tasks=mini_mme,mini_mmbench,mini_textvqa",
-        "limit=3",
+        "limit=4",
         "seeds=0,1",
     )
-    records, _, _ = run(config)
+
+    def breaks(*_: object) -> None:
+        raise RuntimeError("cannot go on")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(get_method("fastv"), "score", breaks)
+        records, _, _ = run(config)
     return folder / "results", records
 
 
@@ -129,7 +137,7 @@ def test_damaged_scores_and_journal_lines_are_refused(sweep: Sweep) -> None:
     folder, records = sweep
     record = next(record for record in records.values() if record["status"] == "done")
     scores = json.loads((folder / record["scores"]).read_text(encoding="utf-8"))
-    first, batch = lines(folder)[:2]
+    first, batch = next((line, after) for line, after in pairwise(lines(folder)) if "answers" in after)
     assert not validator("scores").is_valid({**scores, "combine": "median"})
     assert not validator("scores").is_valid({**scores, "units": [["0", "", "right"]]})
     assert not validator("scores").is_valid({**scores, "units": [["0", ""]]})
