@@ -20,7 +20,7 @@ from adaptinfer_eval.bench.measure import Sample
 from adaptinfer_eval.bench.shapes import BEFORE
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError
-from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare
+from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare, engine_digest
 from adaptinfer_eval.sweep.records import write_text
 
 SCHEMA_VERSION = 1
@@ -67,6 +67,7 @@ def conditions(config: BenchConfig, device: torch.device) -> Record:
         "dtype": config.dtype,
         "compile": config.compile,
         "new_tokens": config.new_tokens,
+        "engine": engine_digest(),
         "versions": {name: version(name) for name in ("adaptinfer-eval", "transformers", "torch")},
         "python": platform.python_version(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
