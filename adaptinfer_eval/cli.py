@@ -12,13 +12,14 @@ from rich.console import Console
 from tabulate import tabulate
 
 from adaptinfer_eval.method import available_methods, get_method
-from adaptinfer_eval.report.layouts import Layout, heading, layout
+from adaptinfer_eval.report.layouts import Layout, headings_of, layout
 from adaptinfer_eval.report.published import DEFAULT_LINEAGE
 from adaptinfer_eval.report.render import render
 from adaptinfer_eval.report.table import make_table
 from adaptinfer_eval.report.units import read_units
 from adaptinfer_eval.sweep.cells import plan as plan_sweep
-from adaptinfer_eval.sweep.config import SweepError, load_config
+from adaptinfer_eval.sweep.cells import settings
+from adaptinfer_eval.sweep.config import SweepConfig, SweepError, load_config
 from adaptinfer_eval.sweep.records import read_records
 
 app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
@@ -49,7 +50,10 @@ def methods() -> None:
 @app.command()
 def plan(config: Config, overrides: Overrides = None, full: Full = False) -> None:
     """Show every (method, budget) with its cost on paper; nothing is loaded."""
-    sweep = load_config(config, _layers(overrides, full))
+    from adaptinfer_eval.sweep.tasks import check_tasks
+
+    sweep, _ = _read_sweep(config, overrides, full)
+    check_tasks(sweep)
     rows = []
     for planned in plan_sweep(sweep):
         setting = planned.setting
@@ -74,10 +78,14 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     """Run a sweep and print its table; cells that are finished already are not run again."""
     from adaptinfer_eval.sweep.run import run_sweep
 
-    sweep = load_config(config, _layers(overrides, full))
-    failures = run_sweep(sweep, Console(file=sys.stderr))
+    sweep, columns = _read_sweep(config, overrides, full)
+    try:
+        failures = run_sweep(sweep, Console(file=sys.stderr))
+    except KeyboardInterrupt:
+        print("\nstopped: the same command goes on where this one stopped", file=sys.stderr)
+        raise typer.Exit(130) from None
     measured = any(record["status"] == "done" for record in read_records(Path(sweep.output)))
-    _show(Path(sweep.output), Layout(tuple(heading(task) for task in sweep.tasks)), "md")
+    _show(Path(sweep.output), columns, "md")
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
         print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
@@ -185,8 +193,12 @@ def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEA
     print(render(make_table(records, read_units(folder, records), columns, lineage), form))
 
 
-def _layers(overrides: list[str] | None, full: bool) -> list[str]:
-    return [*(overrides or []), *(["limit=null"] if full else [])]
+def _read_sweep(config: str, overrides: list[str] | None, full: bool) -> tuple[SweepConfig, Layout]:
+    """The sweep and its table's columns. SweepError for what is wrong already before anything is loaded."""
+    sweep = load_config(config, [*(overrides or []), *(["limit=null"] if full else [])])
+    for setting in settings(sweep):
+        setting.build()
+    return sweep, Layout(headings_of(sweep.tasks))
 
 
 def main() -> None:

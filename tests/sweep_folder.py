@@ -49,6 +49,7 @@ def record(method: str, budget: int | None, task: str, score: float | None, **ch
         "questions_available": 500,
         "data": "x",
         "pretrained": LLAVA_7B,
+        "model_args": {},
         "checkpoint": f"{LLAVA_7B}@0123abc",
         "audit": {"entering": leaving + 16, "leaving": leaving, "flops": 2e12},
     } | changes

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,11 @@ def test_plan_shows_costs_without_a_model(monkeypatch: pytest.MonkeyPatch, capsy
         (("plan", "minni"), "did you mean 'mini'"),
         (("run", "mini", "budgts=3"), "did you mean 'budgets'"),
         (("run", "mini", "methods=fastvv"), "did you mean 'fastv'"),
+        (("plan", "mini", "methods=[vanilla"), "methods=[vanilla is not YAML"),
+        (("plan", "mini", "tasks=mini_mme,mini_gqqa"), "unknown task 'mini_gqqa': did you mean 'mini_gqa'"),
+        (("plan", "mini", "tasks=adaptinfer_mini"), "adaptinfer_mini is a group; list its tasks"),
+        (("plan", "mini", "tasks=mini_mme,adaptinfer_mme"), "two tasks stand for MME (mini_mme, adaptinfer_mme)"),
+        (("table", "6"), "there are 1, 2, 4, 5, a6 of a sweep, and 3 of a benchmark"),
         (("table", "1", "--results", "nowhere"), "run a sweep with output=nowhere first"),
         (("tabel", "1"), "No such command"),
     ],
@@ -63,6 +71,37 @@ def test_mistakes_are_named_and_not_successes(
     assert message in capsys.readouterr().err
 
 
+def test_what_is_wrong_beforehand_is_refused_before_anything_is_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "run", "mini", "tasks=mini_mme,adaptinfer_mme") == 1
+    assert "(mini_mme, adaptinfer_mme): run them in sweeps of their own" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+    assert call(monkeypatch, "run", "mini", "methods=fastv,adaptinferr") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_plan_knows_upstreams_own_tasks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "plan", "mini", "tasks=mini_mme,pope") == 0
+    assert "x 2 tasks" in capsys.readouterr().out
+
+
+def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
+    checkpoint = save_tiny_llava(tmp_path / "model")
+    small = ("methods=vanilla,fastv", "budgets=20", "tasks=mini_mme", "batch_size=1", "workers=1", "limit=200")
+    command = [sys.executable, "-m", "adaptinfer_eval.cli", "run", "mini", *small]
+    where = (f"pretrained={checkpoint}", f"output={tmp_path / 'out'}")
+    process = subprocess.Popen([*command, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob("out/journal/*.jsonl")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.rstrip().splitlines()[-1] == "stopped: the same command goes on where this one stopped"
+    assert "Traceback" not in errors
+
+
 def test_run_prints_the_table_and_fails_when_a_cell_does(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -77,5 +116,9 @@ def test_run_prints_the_table_and_fails_when_a_cell_does(
     assert call(monkeypatch, "table", "4", "--results", tmp_path / "out", "--format", "csv") == 0
     assert capsys.readouterr().out.startswith("Method,Avg. tokens,MME,TextVQA,Acc. ratio (%)")
 
-    assert call(monkeypatch, "run", "mini", *small, where[0], f"output={tmp_path / 'odd'}", "limit=3") == 1
+    def breaks(*_: object) -> None:
+        raise RuntimeError("cannot go on")
+
+    monkeypatch.setattr(ae.get_method("fastv"), "score", breaks)
+    assert call(monkeypatch, "run", "mini", *small, where[0], f"output={tmp_path / 'failed'}", "limit=2") == 1
     assert "failed: llava-fastv-20-mini_mme: " in capsys.readouterr().err

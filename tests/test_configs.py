@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from adaptinfer_eval.report.layouts import LAYOUTS, Layout
 from adaptinfer_eval.sweep.cells import plan, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config, shipped
 
@@ -105,6 +106,12 @@ def test_table_3_costs_what_the_paper_prints() -> None:
         cost = costs[label]
         assert cost is not None
         assert cost.macs / 1e12 == pytest.approx(tflops, rel=2e-3)
+
+
+@pytest.mark.parametrize("columns", [known for known in LAYOUTS.values() if known.schedules])
+def test_schedules_that_stand_for_a_papers_line_are_measured(columns: Layout) -> None:
+    planned = {(entry.name, entry.options.get("schedule")) for entry in load_config(columns.config).methods}
+    assert set(columns.schedules) <= planned
 
 
 def test_timing_shares_nothing() -> None:

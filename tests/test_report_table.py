@@ -11,7 +11,7 @@ import pytest
 import yaml
 from sweep_folder import Sweep, joined, measured, record, sweep_of, units, write_sweep
 
-from adaptinfer_eval.report.layouts import LAYOUTS, Layout, layout
+from adaptinfer_eval.report.layouts import LAYOUTS, Layout, heading, headings_of, layout
 from adaptinfer_eval.report.ratios import accuracy_ratio
 from adaptinfer_eval.report.render import csv_rows, render, stacked_rows
 from adaptinfer_eval.report.table import make_table
@@ -30,7 +30,7 @@ ROWS = [
     for method, budgets in PAPER[number]["rows"].items()
     for budget in budgets
 ]
-TASKS = ("mini_mme", "mini_textvqa")
+TASKS = ("adaptinfer_mme", "adaptinfer_textvqa")
 LOCATIONS = ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")
 
 
@@ -84,7 +84,10 @@ def test_a_full_sweep() -> None:
     scores = {task: (units(task, 0.8).score(), units(task, 0.9).score()) for task in TASKS}
     ratio = accuracy_ratio(*zip(*scores.values(), strict=True))
     line = found["AdaptInfer"]
-    assert (line["MME"], line["TextVQA"]) == (f"{scores['mini_mme'][0]:.0f}", f"{scores['mini_textvqa'][0]:.1f}")
+    assert (line["MME"], line["TextVQA"]) == (
+        f"{scores['adaptinfer_mme'][0]:.0f}",
+        f"{scores['adaptinfer_textvqa'][0]:.1f}",
+    )
     assert line["Acc. ratio (%)"] == f"{ratio:.1f}"
     assert float(line["Ratio low"]) < ratio < float(line["Ratio high"])
     assert (line["Avg. tokens"], line["Entering"], line["Leaving"], line["TFLOPs"]) == ("64", "80.0", "64.0", "1")
@@ -129,12 +132,45 @@ def test_other_lineages_have_other_columns() -> None:
     [
         ({"pretrained": "tasks/mini/model", "checkpoint": "e3b0c4"}, "the sweep's checkpoint is tasks/mini/model"),
         ({"count": "entering"}, "count tokens leaving, and the sweep's tokens entering"),
+        ({"model_args": {"conv": "hf"}}, "model_args (conv=hf) change what the model is given"),
+        ({"model_args": {"image_aspect_ratio": "crop", "conv": "vicuna_v1"}}, "model_args (image_aspect_ratio=crop) "),
     ],
 )
 def test_other_sweeps_are_not_compared_with_what_is_published(change: dict[str, Any], reason: str) -> None:
     found, notes = lines(good(**change))
     assert "MME published" not in found["AdaptInfer"]
     assert reason in notes
+
+
+def test_model_args_of_the_same_input_are_compared() -> None:
+    same = {"image_aspect_ratio": "pad", "conv": "vicuna_v1", "attn_implementation": "eager"}
+    assert lines(good(model_args=same))[0]["Vanilla"]["MME published"] == "1864"
+
+
+@pytest.mark.parametrize("task", ["mme", "mini_mme"])
+def test_other_tasks_than_the_papers_are_not_compared(task: str) -> None:
+    found, notes = lines(sweep_of([task, "adaptinfer_textvqa"], [48], {"adaptinfer": 0.8}))
+    assert found["AdaptInfer"]["MME"] != "missing"
+    assert "TextVQA published" not in found["AdaptInfer"]
+    assert f"the sweep's tasks are others: {task}." in notes
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "options", "title"),
+    [
+        ("adaptinfer", 64, {"variant": "paper"}, "AdaptInfer (variant=paper)"),
+        ("sparsevlm", 64, {"variant": "plus"}, "SparseVLM (variant=plus)"),
+        ("fastv", None, {"schedule": "5:40"}, "FastV (schedule=5:40)"),
+    ],
+)
+def test_methods_with_other_options_than_the_papers_are_not_compared(
+    method: str, budget: int | None, options: dict[str, str], title: str
+) -> None:
+    plain = sweep_of(TASKS, [64], {"sparsevlm": 0.6, "fastv": 0.5, "adaptinfer": 0.8})
+    found, notes = lines(joined(plain, measured(method, budget, "adaptinfer_mme", 0.7, options=options)), "1")
+    assert (found[title]["Avg. tokens"], found[title]["MME published"]) == ("64", "")
+    assert found[title.split(" ")[0]]["MME published"] != ""
+    assert f"Not compared: {title}: " in notes
 
 
 def test_missing_cells_are_shown_and_leave_no_ratio() -> None:
@@ -149,11 +185,11 @@ def test_missing_cells_are_shown_and_leave_no_ratio() -> None:
 @pytest.mark.parametrize("status", ["failed", "cannot run"])
 def test_failed_cells_are_shown_with_their_reason(status: str) -> None:
     records, scores = good()
-    made = record("fastv", 64, "mini_textvqa", None, status=status, reason="out of memory")
+    made = record("fastv", 64, "adaptinfer_textvqa", None, status=status, reason="out of memory")
     made = {key: value for key, value in made.items() if key not in ("score", "scores", "audit", "questions")}
     found, notes = lines(([*records[:3], made, *records[4:]], scores))
     assert (found["FastV"]["TextVQA"], found["FastV"]["Acc. ratio (%)"]) == (status, "–")
-    assert f"FastV, 64 tokens: {status}: out of memory (mini_textvqa)" in notes
+    assert f"FastV, 64 tokens: {status}: out of memory (adaptinfer_textvqa)" in notes
 
 
 def test_without_vanilla_there_is_no_ratio() -> None:
@@ -178,21 +214,21 @@ def test_cells_with_other_questions_than_vanillas_leave_no_ratio(change: dict[st
 
 
 def test_options_make_a_line_of_their_own() -> None:
-    found, _ = lines(joined(good(), measured("adaptinfer", 64, "mini_mme", 0.7, options={"variant": "paper"})))
-    assert found["AdaptInfer (variant=paper)"]["MME"] == f"{units('mini_mme', 0.7).score():.0f}"
-    assert found["AdaptInfer"]["MME"] == f"{units('mini_mme', 0.8).score():.0f}"
+    found, _ = lines(joined(good(), measured("adaptinfer", 64, "adaptinfer_mme", 0.7, options={"variant": "paper"})))
+    assert found["AdaptInfer (variant=paper)"]["MME"] == f"{units('adaptinfer_mme', 0.7).score():.0f}"
+    assert found["AdaptInfer"]["MME"] == f"{units('adaptinfer_mme', 0.8).score():.0f}"
 
 
 def test_lines_without_a_budget_stand_where_their_tokens_put_them() -> None:
     audit = {"entering": 120.0, "leaving": 100.4, "flops": 2e12}
-    explicit = measured("fastv", None, "mini_mme", 0.7, options={"schedule": "1:90"}, audit=audit)
-    table = make_table(*joined(good(), measured("fastv", 128, "mini_mme", 0.7), explicit), layout("4"))
+    explicit = measured("fastv", None, "adaptinfer_mme", 0.7, options={"schedule": "1:90"}, audit=audit)
+    table = make_table(*joined(good(), measured("fastv", 128, "adaptinfer_mme", 0.7), explicit), layout("4"))
     assert [f"{line.tokens:g}" for line in table.lines] == ["576", "128", "100", "64", "64"]
 
 
 def test_an_explicit_schedule_is_compared_with_what_is_published_for_its_tokens() -> None:
     audit = {"entering": 51.0, "leaving": 32.2, "flops": 2e12}
-    explicit = measured("sparsevlm", None, "mini_mme", 0.7, options={"schedule": "1:25,6:11,15:6"}, audit=audit)
+    explicit = measured("sparsevlm", None, "adaptinfer_mme", 0.7, options={"schedule": "1:25,6:11,15:6"}, audit=audit)
     found, _ = lines(joined(good(), explicit))
     assert found["SparseVLM (schedule=1:25,6:11,15:6)"]["MME published"] == "1098"
 
@@ -204,7 +240,7 @@ def seeded(*rights: float) -> Sweep:
 
 def test_seeds_are_one_line_with_mean_and_spread() -> None:
     found, notes = lines(seeded(0.5, 0.6, 0.7))
-    scores = [units("mini_textvqa", right).score() for right in (0.5, 0.6, 0.7)]
+    scores = [units("adaptinfer_textvqa", right).score() for right in (0.5, 0.6, 0.7)]
     assert found["random"]["TextVQA"] == f"{sum(scores) / 3:.1f}"
     low, middle, high = sorted(scores)
     deviation = ((low**2 + middle**2 + high**2 - (low + middle + high) ** 2 / 3) / 2) ** 0.5
@@ -226,7 +262,7 @@ def test_a_seed_that_failed_or_is_missing_leaves_no_mean() -> None:
 
 
 def locations(*extra: Sweep) -> Sweep:
-    tasks = (*TASKS, "mini_gqa")
+    tasks = (*TASKS, "adaptinfer_gqa")
     cells = [measured("vanilla", None, task, 0.9) for task in tasks]
     cells += [measured("adaptinfer", 128, task, 0.8) for task in tasks]
     cells += [measured("adaptinfer", 128, task, 0.7, options={"layers": at}) for at in LOCATIONS for task in tasks]
@@ -236,7 +272,9 @@ def locations(*extra: Sweep) -> Sweep:
 def test_table5_has_pruning_locations_and_the_mean_of_five_random_ones() -> None:
     audit = {"entering": 144.6, "leaving": 128.0, "flops": 2e12}
     options = {"schedule": "2:368,4:184,8:92,16:46"}
-    fifth = [measured("adaptinfer", None, task, 0.6, options=options, audit=audit) for task in (*TASKS, "mini_gqa")]
+    fifth = [
+        measured("adaptinfer", None, task, 0.6, options=options, audit=audit) for task in (*TASKS, "adaptinfer_gqa")
+    ]
     table = make_table(*locations(*fifth), layout("5"))
     rows = csv_rows(table)
     assert [(row["Method"], row["Pruning loc."]) for row in rows] == [
@@ -248,9 +286,22 @@ def test_table5_has_pruning_locations_and_the_mean_of_five_random_ones() -> None
         ("Random", "–"),
     ]
     assert [row["GQA published"] for row in rows] == ["", "58.5", "57.6", "57.5", "53.7", "56.4"]
-    mean = (4 * units("mini_gqa", 0.7).score() + units("mini_gqa", 0.6).score()) / 5
+    mean = (4 * units("adaptinfer_gqa", 0.7).score() + units("adaptinfer_gqa", 0.6).score()) / 5
     assert (rows[-1]["GQA"], rows[-1]["Avg. tokens"]) == (f"{mean:.1f}", "128")
     assert any("pruning locations {3}, {2,15}, {2,8,16}, {3,6,23}, {2,4,8,16}" in note for note in table.notes)
+
+
+def test_table5_leaves_other_options_and_schedules_to_lines_of_their_own() -> None:
+    paper = [
+        measured("adaptinfer", 128, task, 0.6, options={"variant": "paper"}) for task in (*TASKS, "adaptinfer_gqa")
+    ]
+    halved = measured("adaptinfer", None, "adaptinfer_gqa", 0.5, options={"schedule": "1:290,10:72,20:18"})
+    found, notes = lines(locations(*paper, halved), "5")
+    assert found["Ours"]["GQA"] == f"{units('adaptinfer_gqa', 0.8).score():.1f}"
+    other, explicit = found["AdaptInfer (variant=paper)"], found["AdaptInfer (schedule=1:290,10:72,20:18)"]
+    assert (other["GQA"], other["GQA published"]) == (f"{units('adaptinfer_gqa', 0.6).score():.1f}", "")
+    assert (explicit["Avg. tokens"], explicit["GQA published"]) == ("64", "")
+    assert "Not compared: AdaptInfer (variant=paper), AdaptInfer (schedule=1:290,10:72,20:18): " in notes
 
 
 def test_table5_needs_all_five_random_locations() -> None:
@@ -281,7 +332,7 @@ def test_scores_by_unit_are_read_and_must_be_the_records(tmp_path: Path) -> None
         scores.write_text(damage)
         with pytest.raises(SweepError, match=rf"{message}.*start the sweep again"):
             read_units(folder, records)
-    scores.write_text(json.dumps(units("mini_gqa", 0.1).to_json()))
+    scores.write_text(json.dumps(units("adaptinfer_gqa", 0.1).to_json()))
     with pytest.raises(SweepError, match="has the score"):
         read_units(folder, records)
     scores.unlink()
@@ -290,11 +341,21 @@ def test_scores_by_unit_are_read_and_must_be_the_records(tmp_path: Path) -> None
 
 
 def test_tables_without_a_layout_are_refused() -> None:
-    with pytest.raises(SweepError, match="no layout for table '3': there are 1, 2, 4, 5, a6"):
-        layout("3")
+    with pytest.raises(SweepError, match="no table '6': there are 1, 2, 4, 5, a6 of a sweep, and 3 of a benchmark"):
+        layout("6")
     assert layout("A6") is LAYOUTS["a6"]
 
 
 def test_two_tasks_for_one_column_are_refused() -> None:
     with pytest.raises(SweepError, match="two tasks stand for MME"):
-        lines(joined(good(), measured("vanilla", None, "adaptinfer_mme", 0.9)))
+        lines(joined(good(), measured("vanilla", None, "mini_mme", 0.9)))
+
+
+@pytest.mark.parametrize("task", ["gqa_ru", "mmbench_cn_dev", "mme_realworld", "pope"])
+def test_tasks_that_no_paper_has_keep_their_names(task: str) -> None:
+    assert heading(task) == task
+
+
+def test_every_task_shipped_for_the_papers_has_a_column() -> None:
+    for name in ("table1", "mini"):
+        assert headings_of(load_config(name).tasks) == LAYOUTS["1"].headings

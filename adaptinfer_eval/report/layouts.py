@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,8 +11,14 @@ from adaptinfer_eval.sweep.config import SweepError
 
 Record = Mapping[str, Any]
 
-HEADINGS = {"mme": "MME", "gqa": "GQA", "mmbench": "MMBench", "scienceqa": "SQA", "textvqa": "TextVQA"}
-"""Part of a task's name → its heading in the papers."""
+HEADINGS = {
+    "MME": ("adaptinfer_mme", "mini_mme", "mme"),
+    "GQA": ("adaptinfer_gqa", "mini_gqa", "gqa"),
+    "MMBench": ("adaptinfer_mmbench_en_dev", "mini_mmbench", "mmbench_en_dev", "mmbench_en_dev_static"),
+    "SQA": ("adaptinfer_scienceqa_img", "mini_scienceqa", "scienceqa_img"),
+    "TextVQA": ("adaptinfer_textvqa", "mini_textvqa", "textvqa_val"),
+}
+"""The papers' heading → the tasks that it stands for: those shipped here, and upstream's own."""
 TITLES = {
     "vanilla": "Vanilla",
     "tome": "ToMe",
@@ -33,7 +39,7 @@ class Place(NamedTuple):
 
     title: str
     name: str
-    """What published.yaml calls the line."""
+    """What published.yaml calls the line; empty where its options make it none of the paper's."""
     location: str
     """Table 5 only: layers to prune after."""
     budget: float | None
@@ -50,11 +56,14 @@ class Layout:
     """The configuration that measures the paper's table; also its name in published.yaml. Empty: no paper's table."""
     by_location: bool = False
     """AdaptInfer's lines are sets of layers to prune after, as in Table 5."""
+    schedules: tuple[tuple[str, str], ...] = ()
+    """(method, explicit schedule) of the configuration that stand for the paper's line: the method's own shape cannot
+    meet the budget."""
     budget: float | None = None
-    """With `by_location`, what explicit schedules aim at."""
+    """What `schedules` aim at, with `by_location`."""
 
     def place(self, record: Record) -> Place:
-        if self.by_location and (location := pruning_location(record)):
+        if location := self.variant(record):
             name, shown = ("random", "–") if location in RANDOM_LOCATIONS else (location, location)
             rank = list(LOCATIONS).index(name) if name in LOCATIONS else len(LOCATIONS)
             return Place(LOCATIONS.get(name, "Other"), name, shown, record["budget"] or self.budget, rank)
@@ -62,11 +71,19 @@ class Layout:
         options = ", ".join(f"{key}={value}" for key, value in record["options"].items())
         title = TITLES.get(method, method)
         rank = list(TITLES).index(method) if method in TITLES else len(TITLES)
-        return Place(f"{title} ({options})" if options else title, method, "–", record["budget"], rank)
+        name = method if self._is_papers(record) else ""
+        return Place(f"{title} ({options})" if options else title, name, "–", record["budget"], rank)
 
     def variant(self, record: Record) -> str:
-        """What tells records of one line apart, besides seed and repeat."""
-        return pruning_location(record) if self.by_location else ""
+        """What tells records of one line apart, besides seed and repeat: in Table 5, where they prune."""
+        return pruning_location(record) if self.by_location and self._is_papers(record) else ""
+
+    def _is_papers(self, record: Record) -> bool:
+        """Whether the paper means this by the method's name: other options are another method's line."""
+        options = {key: str(value).replace("/", ",") for key, value in record["options"].items()}
+        if (record["method"], options.get("schedule")) in self.schedules:
+            del options["schedule"]
+        return options.keys() <= ({"layers"} if self.by_location else set())
 
     def variants(self, name: str) -> tuple[str, ...]:
         """Variants that a line's mean needs to be what the paper's is."""
@@ -76,8 +93,14 @@ class Layout:
 LAYOUTS = {
     "1": Layout(("MME", "GQA", "MMBench", "SQA", "TextVQA"), "table1"),
     "2": Layout(("MME", "SQA", "TextVQA"), "table2"),
-    "4": Layout(("MME", "TextVQA"), "table4"),
-    "5": Layout(("MME", "GQA", "TextVQA"), "table5", by_location=True, budget=128),
+    "4": Layout(("MME", "TextVQA"), "table4", schedules=(("sparsevlm", "1:25,6:11,15:6"),)),
+    "5": Layout(
+        ("MME", "GQA", "TextVQA"),
+        "table5",
+        by_location=True,
+        schedules=(("adaptinfer", "2:368,4:184,8:92,16:46"),),
+        budget=128,
+    ),
     "a6": Layout(("MME", "MMBench", "TextVQA"), "table_a6"),
 }
 """The paper's number of a table → its layout."""
@@ -86,13 +109,22 @@ LAYOUTS = {
 def layout(number: str) -> Layout:
     """The layout of the paper's table `number`; SweepError where there is none here."""
     if number.lower() not in LAYOUTS:
-        raise SweepError(f"no layout for table {number!r}: there are {', '.join(LAYOUTS)}")
+        raise SweepError(f"no table {number!r}: there are {', '.join(LAYOUTS)} of a sweep, and 3 of a benchmark")
     return LAYOUTS[number.lower()]
 
 
 def heading(task: str) -> str:
-    """The papers' heading for a task: `…_textvqa` → TextVQA; an unknown task keeps its name."""
-    return next((title for part, title in HEADINGS.items() if part in task), task)
+    """The papers' heading for a task: `mini_textvqa` → TextVQA; an unknown task keeps its name."""
+    return next((title for title, tasks in HEADINGS.items() if task in tasks), task)
+
+
+def headings_of(tasks: Sequence[str]) -> tuple[str, ...]:
+    """One column per task; SweepError where two of them would stand in one."""
+    found: dict[str, str] = {}
+    for task in tasks:
+        if (other := found.setdefault(heading(task), task)) != task:
+            raise SweepError(f"two tasks stand for {heading(task)} ({other}, {task}): run them in sweeps of their own")
+    return tuple(found)
 
 
 def pruning_location(record: Record) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from adaptinfer_eval.report.bootstrap import RESAMPLES
-from adaptinfer_eval.report.layouts import Layout
+from adaptinfer_eval.report.layouts import TITLES, Layout
 from adaptinfer_eval.report.published import Published
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Line, Member
@@ -45,17 +45,25 @@ def notes_of(
         )
     if any(ratio and ratio.interval is None for ratio in ratios):
         notes.append("95 % interval –: too few questions, a resample leaves vanilla nothing right.")
-    return [*notes, *_published(layout, known, lineage, mismatch), *_means(lines), *_limits(lines), *_reasons(lines)]
+    notes += _published(lines, layout, known, lineage, mismatch)
+    return [*notes, *_means(lines), *_limits(lines), *_reasons(lines)]
 
 
-def _published(layout: Layout, known: Published | None, lineage: str, mismatch: str) -> list[str]:
+def _published(
+    lines: Sequence[Line], layout: Layout, known: Published | None, lineage: str, mismatch: str
+) -> list[str]:
     if not layout.config:
         return []
     if known is None:
         return [f"Published numbers: {lineage} has none for this table."]
     if mismatch:
         return [f"Published numbers ({lineage}) are not compared: {mismatch}."]
-    return [f"published: {lineage}, {known.source}; {known.model}. difference: measured - published, in the same unit."]
+    same = "difference: measured - published, in the same unit."
+    notes = [f"published: {lineage}, {known.source}; {known.model}. {same}"]
+    others = {line.place.title: None for line in lines if line.method in TITLES and not line.place.name}
+    if others:
+        notes.append(f"Not compared: {', '.join(others)}: published are the methods without these options.")
+    return notes
 
 
 def _means(lines: Sequence[Line]) -> list[str]:

@@ -8,12 +8,18 @@ from typing import Any
 
 import yaml
 
-from adaptinfer_eval.report.layouts import Layout, Record
+from adaptinfer_eval.report.layouts import Layout, Record, heading
 from adaptinfer_eval.report.rows import Line
 from adaptinfer_eval.sweep.config import SweepError, nearest, shipped
 
 DEFAULT_LINEAGE = "adaptinfer_v1"
 RATIO = "ratio"
+OWN_TASKS = "adaptinfer_"
+"""How tasks begin that ask and score as the papers do; upstream's own and the mini tasks do not."""
+INPUT = {"image_aspect_ratio": "pad", "conv": "vicuna_v1"}
+"""What the published models were given, of LLaVA's model_args; as by default."""
+NOT_INPUT = {"attn_implementation", "revision"}
+"""Model_args that do not change what a model is given."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,14 @@ class Published:
         counts = {record["count"] for record in records} - {None}
         if counts - {self.count}:
             return f"their budgets count tokens {self.count}, and the sweep's tokens {', '.join(sorted(counts))}"
+        given = {(key, value) for record in records for key, value in record["model_args"].items()}
+        changed = sorted(f"{key}={value}" for key, value in given - INPUT.items() if key not in NOT_INPUT)
+        if changed:
+            return f"the sweep's model_args ({', '.join(changed)}) change what the model is given"
+        tasks = {record["task"] for record in records if heading(record["task"]) in self.columns}
+        other = sorted(task for task in tasks if not task.startswith(OWN_TASKS))
+        if other:
+            return f"they are of the tasks {OWN_TASKS}…, and the sweep's tasks are others: {', '.join(other)}"
         return ""
 
 

@@ -8,8 +8,7 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from adaptinfer_eval.report.layouts import Layout, Place, Record, heading
-from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.report.layouts import Layout, Place, Record, heading, headings_of
 
 
 class Member(NamedTuple):
@@ -91,16 +90,11 @@ def lines_of(records: Sequence[Record], layout: Layout) -> list[Line]:
 
     SweepError where two tasks of the sweep have the same heading.
     """
+    headings_of([record["task"] for record in records])
     found: dict[Place, dict[str, dict[Member, Record]]] = {}
-    tasks: dict[str, str] = {}
     for record in records:
-        title = heading(record["task"])
-        if tasks.setdefault(title, record["task"]) != record["task"]:
-            raise SweepError(
-                f"two tasks stand for {title} ({tasks[title]}, {record['task']}): run them in sweeps of their own"
-            )
         member = Member(layout.variant(record), record["seed"], record["repeat"])
-        found.setdefault(layout.place(record), {}).setdefault(title, {})[member] = record
+        found.setdefault(layout.place(record), {}).setdefault(heading(record["task"]), {})[member] = record
     lines = [_line(place, cells, layout) for place, cells in found.items()]
     return sorted(lines, key=lambda line: (-line.tokens, line.place.rank, line.place.title, line.place.name))
 

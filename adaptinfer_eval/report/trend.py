@@ -45,7 +45,7 @@ def trends(records: Sequence[Record], units: Mapping[str, Units], tasks: Sequenc
     has one.
     """
     found = {heading(record["task"]) for record in records}
-    headings = tuple([*(title for title in HEADINGS.values() if title in found), *sorted(found - {*HEADINGS.values()})])
+    headings = tuple([*(title for title in HEADINGS if title in found), *sorted(found - {*HEADINGS})])
     layout = Layout(headings)
     lines = lines_of(records, layout)
     mean = ratios_of(lines, headings, units)

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from adaptinfer_eval.report.layouts import Layout, heading
+from adaptinfer_eval.report.layouts import Layout, headings_of
 from adaptinfer_eval.report.page.answers import questions_section
 from adaptinfer_eval.report.page.plot import legend, trend_plots
 from adaptinfer_eval.report.page.provenance import lead, notices, provenance
@@ -39,7 +39,7 @@ def page_of(folder: Path) -> Page:
     records = read_records(folder)
     config = load_config(str(folder / "config.yaml"))
     units = read_units(folder, records)
-    layout = Layout(tuple(map(heading, config.tasks)))
+    layout = Layout(headings_of(config.tasks))
     made = make_table(records, units, layout)
     results = results_table(made)
     plots = trend_plots(records, units, layout.headings)
