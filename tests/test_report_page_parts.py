@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from adaptinfer_eval.models.kept import pack
 from adaptinfer_eval.report.page.overlay import overlay, stages_of
 from adaptinfer_eval.report.page.picture import CLIP_MEAN, area, as_seen, borders, data_uri
 from adaptinfer_eval.report.page.plot import plot
+from adaptinfer_eval.report.page.provenance import notices
 from adaptinfer_eval.report.page.questions import Chosen, choose
 from adaptinfer_eval.report.page.samples import rights
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.trend import Panel, Point
+from adaptinfer_eval.sweep.config import load_config, shipped
 
 
 def test_questions_that_divide_methods_most_come_first_in_turn_from_every_task_and_budget() -> None:
@@ -34,6 +37,18 @@ def test_questions_that_divide_methods_most_come_first_in_turn_from_every_task_a
     everything = [first[0], Chosen("MME", 64.0, 3), Chosen("MME", 64.0, 1), *first[1:]]
     assert choose(rights, 100) == everything  # none on which all agree, none twice
     assert choose({}, 3) == []
+
+
+@pytest.mark.parametrize("pretrained", ["tasks/mini/model", str(shipped("tasks/mini/model"))])
+def test_the_toy_model_is_told_by_any_path(pretrained: str) -> None:
+    notice = notices(load_config("mini", [f"pretrained={pretrained}"]), [])[-1]
+    assert (notice.headline, notice.kind) == ("Not real weights.", "warning")
+
+
+def test_other_models_in_local_folders_are_no_toys(tmp_path: Path) -> None:
+    for pretrained in (str(tmp_path), "tasks/mini", "llava-hf/llava-1.5-7b-hf"):
+        found = notices(load_config("mini", [f"pretrained={pretrained}"]), [])
+        assert "Not real weights." not in [notice.headline for notice in found]
 
 
 def test_of_mmbenchs_circular_copies_the_original_counts_by_itself() -> None:

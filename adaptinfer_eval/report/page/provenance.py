@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.report.layouts import heading
 from adaptinfer_eval.report.page.view import Notice
 from adaptinfer_eval.sweep.cells import Cell, settings
-from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig
+from adaptinfer_eval.sweep.config import SweepConfig, shipped
 
 Record = Mapping[str, Any]
 
@@ -62,8 +63,8 @@ def _limits(records: Sequence[Record]) -> Notice | None:
 
 def _toy(config: SweepConfig) -> Notice | None:
     """The model that is shipped here says nothing about methods on real checkpoints."""
-    folder = (PACKAGE / config.pretrained, PACKAGE.parent / config.pretrained)
-    if not any(path.is_dir() for path in folder):
+    toy = shipped("tasks/mini/model")
+    if toy is None or Path(config.checkpoint).resolve() != toy.resolve():
         return None
     return Notice(
         "warning",
