@@ -142,6 +142,7 @@ def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Pat
         ("tasks=mini_mmee", "did you mean 'mini_mme'"),
         ("tasks=adaptinfer_mini", "is a group; list its tasks"),
         ("model_args.conw=hf", "unknown model argument 'conw'"),
+        ("methods=vanilla,fastvv", "did you mean 'fastv'"),
         ("limit=3", "mini_mme is scored in pairs of questions, use an even limit"),
     ],
 )

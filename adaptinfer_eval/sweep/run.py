@@ -16,7 +16,7 @@ import rich.progress
 from rich.console import Console
 
 from adaptinfer_eval.models.requests import Request, batches
-from adaptinfer_eval.sweep.cells import Cell, plan
+from adaptinfer_eval.sweep.cells import Cell, plan, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
 from adaptinfer_eval.sweep.identity import Sources, identity
@@ -57,6 +57,7 @@ def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
+    settings(config)  # a method that does not exist is told before any data is loaded
     output = Path(config.output)
     with only_run(output), _disk_full_told(), logged_to(output / "log.txt"):
         console.print(f"{config.name}: loading tasks; log: {output / 'log.txt'}", highlight=False, soft_wrap=True)
