@@ -16,28 +16,20 @@ import rich.progress
 from rich.console import Console
 
 from adaptinfer_eval.models.requests import Request, batches
-from adaptinfer_eval.sweep.cells import Cell, plan, settings
+from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
-from adaptinfer_eval.sweep.identity import Sources, identity
-from adaptinfer_eval.sweep.journal import Journal, only_run
+from adaptinfer_eval.sweep.identity import Sources
+from adaptinfer_eval.sweep.jobs import Job, open_jobs
+from adaptinfer_eval.sweep.journal import only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
-from adaptinfer_eval.sweep.records import Record, check_folder, forget_failures, is_finished, write_record, write_text
+from adaptinfer_eval.sweep.records import Record, write_record, write_text
 from adaptinfer_eval.sweep.shards import ShardQueue, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True)
-class Job:
-    """A cell without a result yet: its identity, and where its answers go."""
-
-    cell: Cell
-    identity: Record
-    journal: Journal
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
         manager, tasks = _load_tasks(config)
         asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         sources = Sources.read(config, tasks, asked)
-        jobs = _jobs(config, sources, console)
+        jobs = open_jobs(config, sources, console)
         write_text(output / "config.yaml", config.dump())
         with (
             _progress(console) as progress,
@@ -213,36 +205,6 @@ def _load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
             f"the data sets of {', '.join(config.tasks)} could not be loaded ({type(error).__name__}: {error}): "
             "is the network there, and are you logged in to the hub?"
         ) from error
-
-
-def _jobs(config: SweepConfig, sources: Sources, console: Console) -> dict[str, Job]:
-    """Cells without a result, by id; the cells that the model cannot run get their record here."""
-    output = Path(config.output)
-    wanted: list[tuple[Cell, Record]] = []
-    refused: dict[str, str] = {}
-    for planned in plan(config):
-        for name in config.tasks:
-            cell = Cell(config.backbone, planned.setting, name)
-            schedule = planned.audit.schedule if planned.audit else ""
-            own = identity(config, cell, schedule, sources)
-            wanted.append((cell, own))
-            if planned.audit is None:
-                refused[cell.id] = planned.reason
-    check_folder(output, wanted[0][1], config.count)
-    forget_failures(output, {cell.id for cell, _ in wanted})
-    jobs = {}
-    for cell, own in wanted:
-        if is_finished(output, cell, own):
-            continue
-        if cell.id in refused:
-            head = {"id": cell.id, "status": "cannot run", "reason": refused[cell.id]}
-            write_record(output, cell, head | own)
-        else:
-            jobs[cell.id] = Job(cell, own, Journal(output, cell.id, own))
-    for job in jobs.values():
-        if job.journal.torn:
-            console.print(f"{job.journal.path}: its last line was cut off by a crash and is answered again")
-    return jobs
 
 
 def _progress(console: Console) -> rich.progress.Progress:
