@@ -328,7 +328,7 @@ def test_a_failing_request_is_named(load: Callable[..., Any], documents: list[Do
     with pytest.raises(RequestError, match="task quiz, doc_id 3: OSError: image file is truncated") as failure:
         model.generate_until(questions(documents, broken))
     assert isinstance(failure.value.__cause__, OSError)
-    with pytest.raises(RequestError, match=r"doc_id 0.*stands for an image"):
+    with pytest.raises(RequestError, match=r"doc_id 0.*0 images and 1 times .<image>., which stands for one"):
         ask(model, [{"images": [], "question": "What is <image>?"}])
     with pytest.raises(NotImplementedError, match="task quiz asks in several rounds"):
         model.generate_until_multi_round(questions(documents))
