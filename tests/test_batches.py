@@ -32,13 +32,8 @@ def answers(
     return out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1), trace
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("prompts", [ONE_IMAGE, ANY_IMAGES], ids=["one image", "0, 1 or 2 images"])
-@pytest.mark.parametrize(("name", "options"), METHODS)
-def test_batch_equals_single(
-    name: str, options: dict[str, Any], prompts: list[tuple[int, int, int, int]], attention: str
-) -> None:
-    model, method = llava(attention), ae.get_method(name)(**options)
+def check_batch_equals_singles(model: Any, method: ae.Method, prompts: list[tuple[int, int, int, int]]) -> None:
+    """`prompts`: the facts of each, as `prompt` takes them."""
     singles = [prompt(*facts) for facts in prompts]
     together = batch(singles)
     ids, logits, trace = answers(model, method, together)
@@ -52,6 +47,15 @@ def test_batch_equals_single(
         error = (logits[row] - single_logits[0]).abs().max()
         assert error < 1e-4, f"row {row}: {error}"
         assert ids[row].tolist() == single_ids[0].tolist()
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("prompts", [ONE_IMAGE, ANY_IMAGES], ids=["one image", "0, 1 or 2 images"])
+@pytest.mark.parametrize(("name", "options"), METHODS)
+def test_batch_equals_single(
+    name: str, options: dict[str, Any], prompts: list[tuple[int, int, int, int]], attention: str
+) -> None:
+    check_batch_equals_singles(llava(attention), ae.get_method(name)(**options), prompts)
 
 
 @pytest.mark.parametrize(("name", "options"), METHODS)

@@ -14,7 +14,7 @@ from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 from lmms_tiny import save_tiny_internvl
 from PIL import Image as Picture
-from test_batches import ANY_IMAGES, answers
+from test_batches import ANY_IMAGES, answers, check_batch_equals_singles
 from test_lmms_models import METHODS as WRAPPED
 from test_lmms_models import ask
 from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, internvl, prompt
@@ -32,20 +32,7 @@ WRAPPED_PRUNES = {name: arguments for name, arguments in WRAPPED.items() if name
 
 @pytest.mark.parametrize(("name", "options"), PRUNES)
 def test_a_batch_with_0_1_or_2_images_equals_its_prompts_one_by_one(name: str, options: dict[str, Any]) -> None:
-    model, method = internvl(), ae.get_method(name)(**options)
-    singles = [prompt(*facts) for facts in ANY_IMAGES]
-    together = batch(singles)
-    ids, logits, trace = answers(model, method, together)
-    for row, single in enumerate(singles):
-        padding = together["input_ids"].shape[1] - single["input_ids"].shape[1]
-        single_ids, single_logits, single_trace = answers(model, method, single)
-        assert trace.entering[row].tolist() == single_trace.entering[0].tolist()
-        for layer, kept in single_trace.kept.items():
-            mine = trace.kept[layer][row]
-            assert (mine[mine >= 0] - padding).tolist() == kept[0].tolist(), f"layer {layer}"
-        error = (logits[row] - single_logits[0]).abs().max()
-        assert error < 1e-4, f"row {row}: {error}"
-        assert ids[row].tolist() == single_ids[0].tolist()
+    check_batch_equals_singles(internvl(), ae.get_method(name)(**options), ANY_IMAGES)
 
 
 @pytest.mark.parametrize(("name", "options"), PRUNES)

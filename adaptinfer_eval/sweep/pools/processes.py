@@ -19,7 +19,7 @@ from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Event, Lost, Worker
 
-SECONDS_TO_END = 2.0
+SECONDS_TO_END = 5.0
 
 
 class Processes:
