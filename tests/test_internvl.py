@@ -14,7 +14,7 @@ from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
 from lmms_tiny import save_tiny_internvl
 from PIL import Image as Picture
-from test_batches import ANY_IMAGES, answers, check_batch_equals_singles
+from test_batches import ANY_IMAGES, check_batch_equals_singles
 from test_lmms_models import METHODS as WRAPPED
 from test_lmms_models import ask
 from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, internvl, prompt
