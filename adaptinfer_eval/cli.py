@@ -1,4 +1,4 @@
-"""`adaptinfer-eval`: methods, plan, run, bench, table, figure, report. The exit code is 0 only when all went well."""
+"""`adaptinfer-eval`: methods, plan, run, bench, table, figure, report, regress. Exit code 0: all went well."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -21,7 +20,7 @@ from adaptinfer_eval.bench.shapes import BEFORE
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError
 from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare, engine_digest
-from adaptinfer_eval.sweep.records import write_text
+from adaptinfer_eval.sweep.records import read_all, write_json
 
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
@@ -133,12 +132,12 @@ def summary(rounds: Sequence[Sample], vanilla: Sequence[Sample] | None) -> Recor
 
 
 def write_bench(folder: Path, record: Record) -> None:
-    write_text(folder / "bench" / f"{record['id']}.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "bench" / f"{record['id']}.json", record)
 
 
 def read_bench(folder: Path) -> list[Record]:
     """All records of a benchmark's folder; SweepError where there are none or one has another schema."""
-    records = _records(folder)
+    records = read_all(folder / "bench", SCHEMA_VERSION)
     if not records:
         raise SweepError(f"no benchmark records in {folder / 'bench'}: run adaptinfer-eval bench output={folder} first")
     return records
@@ -146,16 +145,5 @@ def read_bench(folder: Path) -> list[Record]:
 
 def check_folder(folder: Path, wanted: Record) -> None:
     """SweepError where `folder` holds records that were made under other conditions."""
-    for record in _records(folder):
+    for record in read_all(folder / "bench", SCHEMA_VERSION):
         compare(folder / "bench" / f"{record['id']}.json", record, wanted, wanted)
-
-
-def _records(folder: Path) -> list[Record]:
-    paths = sorted((folder / "bench").glob("*.json"))
-    records: list[Record] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    for path, record in zip(paths, records, strict=True):
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise SweepError(
-                f"{path} has schema version {record.get('schema_version')}, not {SCHEMA_VERSION}: measure again"
-            )
-    return records

@@ -12,12 +12,12 @@ from statistics import fmean
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from adaptinfer_eval.bench.records import Record, read_bench
-from adaptinfer_eval.report.layouts import TITLES
-from adaptinfer_eval.report.published import DEFAULT_LINEAGE
-from adaptinfer_eval.sweep.config import SweepError, shipped
+from adaptinfer_eval.report.layouts import TITLES, options_of
+from adaptinfer_eval.report.published import DEFAULT_LINEAGE, read_published
+from adaptinfer_eval.report.render import written
+from adaptinfer_eval.sweep.config import SweepError
 
 TEXT_TOKENS = {"MME": 66, "GQA": 64, "MMBench": 118, "TextVQA": 117}
 MODELS = ("llava-1.5-7b", "llava-hf/llava-1.5-7b-hf")
@@ -34,7 +34,7 @@ def table3(folder: Path, form: str) -> str:
         raise SweepError(f"no record in {folder} has the tasks' text: run adaptinfer-eval bench text_tokens={lengths}")
     one = records[0]
     on_device = "prefill_device" in one["measured"]
-    printed = _printed() if one["subject"] in MODELS else {}
+    printed = read_published()[DEFAULT_LINEAGE]["tables"]["table3"]["rows"] if one["subject"] in MODELS else {}
     rows: list[dict[str, str]] = []
     for line in _lines(records):
         rows += _rows(line, _vanilla(line, records), "prefill_device" if on_device else "prefill", printed)
@@ -46,15 +46,7 @@ def table3(folder: Path, form: str) -> str:
         if printed
         else "Nothing is published for this model.",
     ]
-    return _render(pd.DataFrame(rows), notes, form)
-
-
-def _printed() -> dict[str, Any]:
-    path = shipped("results/published.yaml")
-    if path is None:
-        raise SweepError("results/published.yaml is not installed: reinstall adaptinfer-eval")
-    rows: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))[DEFAULT_LINEAGE]["tables"]["table3"]["rows"]
-    return rows
+    return written(pd.DataFrame(rows), notes, form, texts=5)
 
 
 def _lines(records: Sequence[Record]) -> list[list[Record]]:
@@ -63,7 +55,7 @@ def _lines(records: Sequence[Record]) -> list[list[Record]]:
     for record in records:
         names = list(TITLES)
         order = names.index(record["method"]) if record["method"] in names else len(names)
-        options = ", ".join(f"{key}={value}" for key, value in record["options"].items())
+        options = options_of(record)
         key = (record["attention"], record["batch_size"], -(record["budget"] or 1e9), order, record["method"], options)
         lines.setdefault(key, []).append(record)
     return [lines[key] for key in sorted(lines)]
@@ -79,7 +71,7 @@ def _rows(
     line: Sequence[Record], vanilla: Sequence[Record], timed: str, printed: Mapping[str, Any]
 ) -> list[dict[str, str]]:
     first = line[0]
-    options = ", ".join(f"{key}={value}" for key, value in first["options"].items())
+    options = options_of(first)
     title = (TITLES.get(first["method"]) or first["method"]) + (f" ({options})" if options else "")
     tokens = first["vision_tokens"] if first["budget"] is None else first["budget"]
     head = {
@@ -126,16 +118,3 @@ def _below(numbers: Numbers, vanilla: Numbers) -> Numbers:
 def _cells(metric: str, numbers: Numbers) -> dict[str, str]:
     digits = 3 if metric == FLOPS else 1
     return {task: f"{numbers[task]:.{digits}f}" if task in numbers else "–" for task in (*TEXT_TOKENS, "Average")}
-
-
-def _render(frame: pd.DataFrame, notes: Sequence[str], form: str) -> str:
-    sides = [*["left"] * 5, *["right"] * (len(TEXT_TOKENS) + 1)]
-    if form == "csv":
-        return frame.to_csv(index=False) + "\n".join(f"# {note}" for note in notes)
-    if form == "md":
-        body = frame.to_markdown(index=False, colalign=sides, disable_numparse=True, tablefmt="github")
-        return f"{body}\n\n" + "\n".join(notes)
-    if form == "tex":
-        body = str(frame.to_latex(index=False, escape=True, column_format="".join(side[0] for side in sides)))
-        return body + "\n".join(f"% {note}" for note in notes)
-    raise SweepError(f"unknown format {form!r}: md, csv or tex")

@@ -68,7 +68,7 @@ class Layout:
             rank = list(LOCATIONS).index(name) if name in LOCATIONS else len(LOCATIONS)
             return Place(LOCATIONS.get(name, "Other"), name, shown, record["budget"] or self.budget, rank)
         method: str = record["method"]
-        options = ", ".join(f"{key}={value}" for key, value in record["options"].items())
+        options = options_of(record)
         title = TITLES.get(method, method)
         rank = list(TITLES).index(method) if method in TITLES else len(TITLES)
         name = method if self._is_papers(record) else ""
@@ -116,6 +116,11 @@ def layout(number: str) -> Layout:
 def heading(task: str) -> str:
     """The papers' heading for a task: `mini_textvqa` → TextVQA; an unknown task keeps its name."""
     return next((title for title, tasks in HEADINGS.items() if task in tasks), task)
+
+
+def options_of(record: Record) -> str:
+    """A record's method options as they are shown: `variant=paper, seed=1`."""
+    return ", ".join(f"{key}={value}" for key, value in record["options"].items())
 
 
 def headings_of(tasks: Sequence[str]) -> tuple[str, ...]:

@@ -62,7 +62,7 @@ class Published:
 
 def published(layout: Layout, lineage: str) -> Published | None:
     """What `lineage` prints for the table; None where it prints nothing. SweepError where there is no such lineage."""
-    found = _read()
+    found = read_published()
     if lineage not in found:
         raise SweepError(f"no lineage {lineage!r} in published.yaml{nearest(lineage, found)}")
     tables = found[lineage]["tables"]
@@ -72,7 +72,8 @@ def published(layout: Layout, lineage: str) -> Published | None:
     return Published(found[lineage]["source"], block["model"], block["count"], tuple(block["columns"]), block["rows"])
 
 
-def _read() -> dict[str, Any]:
+def read_published() -> dict[str, Any]:
+    """All lineages: what results/published.yaml says."""
     path = shipped("results/published.yaml")
     if path is None:
         raise SweepError("results/published.yaml is not installed: reinstall adaptinfer-eval")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import pandas as pd
@@ -18,17 +18,21 @@ Row = dict[str, str]
 
 def render(table: Table, form: str) -> str:
     """The table as `md`, `csv` or `tex`, the notes below it (in csv and tex as comments)."""
+    rows = csv_rows(table) if form == "csv" else stacked_rows(table)
+    return written(pd.DataFrame(rows), table.notes, form)
+
+
+def written(frame: pd.DataFrame, notes: Sequence[str], form: str, texts: int = 1) -> str:
+    """Any rows with notes; `texts`: columns, from the left, that hold no numbers. SweepError for an unknown form."""
     if form == "csv":
-        return pd.DataFrame(csv_rows(table)).to_csv(index=False) + "\n".join(f"# {note}" for note in table.notes)
-    frame = pd.DataFrame(stacked_rows(table))
-    align = ("left", *["right"] * (len(frame.columns) - 1))
+        return frame.to_csv(index=False) + "\n".join(f"# {note}" for note in notes)
+    sides = [*["left"] * texts, *["right"] * (len(frame.columns) - texts)]
     if form == "md":
-        body = frame.to_markdown(index=False, colalign=align, disable_numparse=True, tablefmt="github")
-        return f"{body}\n\n" + "\n".join(table.notes)
+        body = frame.to_markdown(index=False, colalign=sides, disable_numparse=True, tablefmt="github")
+        return f"{body}\n\n" + "\n".join(notes)
     if form == "tex":
-        column_format = "".join(side[0] for side in align)
-        body = str(frame.to_latex(index=False, escape=True, column_format=column_format))
-        return body + "\n".join(f"% {note}" for note in table.notes)
+        body = str(frame.to_latex(index=False, escape=True, column_format="".join(side[0] for side in sides)))
+        return body + "\n".join(f"% {note}" for note in notes)
     raise SweepError(f"unknown format {form!r}: md, csv or tex")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepError
-from adaptinfer_eval.sweep.identity import SAME_IN_A_SWEEP, SCHEMA_VERSION, compare
+from adaptinfer_eval.sweep.identity import SAME_IN_A_SWEEP, SCHEMA_VERSION, changes, compare
 
 Record = dict[str, Any]
 
@@ -34,7 +34,7 @@ def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
     if found["status"] == "done":
         compare(path, found, wanted, wanted)
         return True
-    return found["status"] == "cannot run" and all(found.get(key) == value for key, value in _json(wanted).items())
+    return found["status"] == "cannot run" and not changes(found, wanted, wanted)
 
 
 def check_folder(output: Path, wanted: Record, count: str) -> None:
@@ -59,22 +59,22 @@ def forget_failures(output: Path, wanted: Collection[str]) -> None:
 
 def read_records(folder: Path) -> list[Record]:
     """All cell records of a sweep's folder; SweepError where there are none or one has another schema."""
-    paths = sorted((folder / "cells").glob("*.json"))
-    if not paths:
+    records = read_all(folder / "cells", SCHEMA_VERSION)
+    if not records:
         raise SweepError(f"no cell records in {folder / 'cells'}: run a sweep with output={folder} first")
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    for path, record in zip(paths, records, strict=True):
-        if record.get("schema_version") != SCHEMA_VERSION:
-            raise SweepError(
-                f"{path} has schema version {record.get('schema_version')}, not {SCHEMA_VERSION}: run it again"
-            )
     return records
 
 
-def _json(record: Record) -> Record:
-    """As it reads back."""
-    found: Record = json.loads(json.dumps(record))
-    return found
+def read_all(folder: Path, schema_version: int) -> list[Record]:
+    """The JSON files of a folder, by name; SweepError where one has another schema."""
+    paths = sorted(folder.glob("*.json"))
+    records: list[Record] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        if record.get("schema_version") != schema_version:
+            raise SweepError(
+                f"{path} has schema version {record.get('schema_version')}, not {schema_version}: run it again"
+            )
+    return records
 
 
 def write_text(path: Path, text: str) -> None:
@@ -92,4 +92,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_record(output: Path, cell: Cell, record: Mapping[str, Any]) -> None:
-    write_text(record_path(output, cell), json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    write_json(record_path(output, cell), record)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -158,30 +158,22 @@ class _Run:
         for job in list(self.open.values()):
             if job.cell.setting.label in reasons:
                 queue.drop(job.cell.id)
-                self._skip(job)
                 self._write(job, "cannot run", reasons[job.cell.setting.label])
 
     def _fail(self, name: str, reason: str) -> None:
         if name in self.open:
             self.failures[name] = Failure(name, reason)
-            self._skip(self.open[name])
             self._write(self.open[name], "failed", reason)
 
-    def _skip(self, job: Job) -> None:
-        """Its questions will not be asked any more."""
-        (bar,) = self.progress.tasks
-        missing = len(self.asked[job.cell.task]) - len(job.journal.done)
-        self.progress.update(self.bar, total=(bar.total or 0) - missing)
-
     def _write(self, job: Job, status: str, reason: str, measured: Record | None = None) -> None:
-        counts = {
-            "questions": len(self.asked[job.cell.task]),
-            "questions_available": len(self.tasks[job.cell.task].eval_docs),
-        }
+        asked = len(self.asked[job.cell.task])
+        counts = {"questions": asked, "questions_available": len(self.tasks[job.cell.task].eval_docs)}
         head = {"id": job.cell.id, "status": status, "reason": reason}
         write_record(Path(self.config.output), job.cell, head | job.identity | counts | (measured or {}))
         del self.open[job.cell.id]
-        self.progress.update(self.bar, done=self.cells - len(self.open))
+        (bar,) = self.progress.tasks
+        total = (bar.total or 0) - (asked - len(job.journal.done))  # what is missing will not be asked any more
+        self.progress.update(self.bar, total=total, done=self.cells - len(self.open))
 
 
 @contextmanager
