@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lmms_eval.models import get_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
@@ -157,4 +158,18 @@ def _tokenizer(special: list[str], **roles: Any) -> Any:
     )
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, model_input_names=["input_ids", "attention_mask"], **roles
+    )
+
+
+def load_wrapper(
+    checkpoint: Path,
+    family: str,
+    method: str = "vanilla",
+    arguments: str = "",
+    batch_size: int = 4,
+    simple: bool = False,
+) -> Any:
+    """The model `method`_`family` as lmms-eval's command line makes it; `arguments`: `,key=value…`."""
+    return get_model(f"{method}_{family}", simple).create_from_arg_string(
+        f"pretrained={checkpoint},dtype=float32,device=cpu{arguments}", {"batch_size": str(batch_size)}
     )

@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from adaptinfer_eval.report.layouts import layout
+from adaptinfer_eval.report.render import csv_rows
+from adaptinfer_eval.report.table import make_table
 from adaptinfer_eval.sweep.units import Units
 
 LLAVA_7B = "llava-hf/llava-1.5-7b-hf"
+TASKS = ("adaptinfer_mme", "adaptinfer_textvqa")
 Sweep = tuple[list[dict[str, Any]], dict[str, Units]]
 
 
@@ -85,3 +89,14 @@ def sweep_of(tasks: Sequence[str], budgets: Sequence[int], rights: dict[str, flo
             share = right + 0.05 * np.log2(budget / 64)
             cells += [measured(method, budget, task, share, **changes) for task in tasks]
     return joined(*cells)
+
+
+def good(**changes: Any) -> Sweep:
+    """Both tasks of Table 4 whole, vanilla and two methods."""
+    return sweep_of(TASKS, [64], {"fastv": 0.5, "adaptinfer": 0.8}, **changes)
+
+
+def lines(sweep: Sweep, number: str = "4", lineage: str = "adaptinfer_v1") -> tuple[dict[str, dict[str, str]], str]:
+    """Lines of the table by method, as for csv, and the notes."""
+    table = make_table(*sweep, layout(number), lineage)
+    return {row["Method"]: row for row in csv_rows(table)}, "\n".join(table.notes)

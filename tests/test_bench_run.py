@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from shell import call
 from tiny_models import internvl
 from torch import nn
 from torch._dynamo.utils import counters
@@ -24,19 +24,10 @@ from adaptinfer_eval.bench.measure import Subject, decoder, sample, sizes
 from adaptinfer_eval.bench.records import read_bench, summary
 from adaptinfer_eval.bench.run import run_bench
 from adaptinfer_eval.bench.shapes import build, prompts, ready
-from adaptinfer_eval.cli import main
 from adaptinfer_eval.sweep.config import SweepError
 
 SMALL = ("dtype=float32", "batch_sizes=2", "runs=2", "warmup=1", "new_tokens=3", "text_tokens=66")
 TIMES = {"images", "prefill", "decode", "first_token", "request"}
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of `adaptinfer-eval ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["adaptinfer-eval", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -10,19 +10,11 @@ from pathlib import Path
 
 import pytest
 from lmms_tiny import save_tiny_llava
+from shell import call
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.cli import main
 
 LLAVA_7B = "{num_layers: 32, hidden_size: 4096, intermediate_size: 11008, vision_tokens: 576}"
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of `adaptinfer-eval ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["adaptinfer-eval", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 def test_methods_lists_all_with_their_options(

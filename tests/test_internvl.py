@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 from lmms_eval.evaluator import simple_evaluate
-from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
-from lmms_tiny import save_tiny_internvl
+from lmms_tiny import load_wrapper, save_tiny_internvl
 from PIL import Image as Picture
 from test_batches import ANY_IMAGES, check_batch_equals_singles
 from test_lmms_models import METHODS as WRAPPED
@@ -95,12 +95,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def load(checkpoint: Path) -> Callable[..., Any]:
-    def load(method: str = "vanilla", arguments: str = "", batch_size: int = 4, simple: bool = False) -> Any:
-        return get_model(f"{method}_internvl", simple).create_from_arg_string(
-            f"pretrained={checkpoint},dtype=float32,device=cpu{arguments}", {"batch_size": str(batch_size)}
-        )
-
-    return load
+    return functools.partial(load_wrapper, checkpoint, "internvl")
 
 
 @pytest.fixture(scope="module")

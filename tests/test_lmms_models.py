@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
-from lmms_tiny import save_tiny_llava
+from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 
 from adaptinfer_eval.models.options import Generation
@@ -42,12 +43,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def load(checkpoint: Path) -> Callable[..., Any]:
-    def load(method: str = "vanilla", arguments: str = "", batch_size: int = 4, simple: bool = False) -> Any:
-        return get_model(f"{method}_llava", simple).create_from_arg_string(
-            f"pretrained={checkpoint},dtype=float32,device=cpu{arguments}", {"batch_size": str(batch_size)}
-        )
-
-    return load
+    return functools.partial(load_wrapper, checkpoint, "llava")
 
 
 @pytest.fixture(scope="module")

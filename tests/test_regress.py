@@ -4,29 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from shell import call
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.cli import main
 from adaptinfer_eval.report.regress import Baseline, difference_table, differences, read_baseline, tolerance
 from adaptinfer_eval.sweep.records import read_records
 from adaptinfer_eval.sweep.units import Units
 
 READING = "llava-adaptinfer-64-mini_textvqa"
 """A cell that lives on which vision tokens are kept."""
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of `adaptinfer-eval ARGUMENTS`."""
-    monkeypatch.setattr(sys, "argv", ["adaptinfer-eval", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")
