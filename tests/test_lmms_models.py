@@ -31,6 +31,7 @@ METHODS = {
     "pdrop": ",schedule=0:0.5/1:0.25",
     "fastv": ",budget=20",
     "random": ",schedule=1:10",
+    "foreground": ",schedule=1:10/2:4",
     "tome": ",budget=18",
     "downsample": ",budget=9",
 }

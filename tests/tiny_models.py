@@ -30,6 +30,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("sparsevlm", {"schedule": "1:24,3:16,5:9"}),
     ("sparsevlm", {"schedule": "1:30,3:12", "variant": "plus", "priority_heads": 2}),
     ("random", {"schedule": "1:20,4:6"}),
+    ("foreground", {"schedule": "1:20,4:6"}),
     ("tome", {"budget": 40}),
     ("downsample", {"budget": 20}),
 ]

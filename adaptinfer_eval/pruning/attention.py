@@ -50,6 +50,14 @@ class Attention:
     vision_mask: Tensor
     prepared: Tensor | None
     _rotary: Callable[[], tuple[Rotary, Rotary]]
+    _numbers: Callable[[], Tensor]
+
+    def numbers(self) -> Tensor:
+        """Which of the prompt's vision tokens these are, (B, V) int64: their places in `Embeddings.vision`.
+
+        Merged tokens are numbered on from the tokens there; on padding it is any token's number.
+        """
+        return self._numbers()
 
     def rotary(self) -> tuple[Rotary, Rotary]:
         """(cos, sin) of the query rows, (B, R, head size), and of the vision tokens, (B, V, head size)."""

@@ -219,7 +219,13 @@ class LayerPruner:
             last = slice(segment.length - rows, None)
             return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
 
-        return Attention(to_vision, to_text, mask, prepared, rotary)
+        def numbers() -> Tensor:
+            first = run.segments[0].to(query.device)
+            ids = segment.ids.gather(1, index)
+            number = (first.is_vision.cumsum(1) - 1).gather(1, ids.clamp(max=first.length - 1))
+            return torch.where(ids < first.length, number, ids - first.length + max(first.vision)).clamp(min=0)
+
+        return Attention(to_vision, to_text, mask, prepared, rotary, numbers)
 
     # Positions and masks -----------------------------------------------------------------------------------------
 

@@ -1,0 +1,45 @@
+"""Control: foreground chosen by lot. A method that does not beat it has found things, but not those that matter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from adaptinfer_eval.adaptinfer import AdaptInfer
+from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.pruning.attention import Attention, Embeddings, per_sample
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreground(LayerMethod):
+    """Random tokens of the foreground, then of the rest, at AdaptInfer's places and counts; the question is not read.
+
+    Foreground is what looks unlike most of the image: tokens whose embedding is farther than the mean distance from
+    the image's typical one, the median in each dimension. `seed` draws one order of the vision tokens; all samples and
+    stages go by it, so answers do not depend on the batch.
+    """
+
+    seed: int = 0
+
+    official: ClassVar = AdaptInfer.official
+    queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
+
+    def prepare(self, embeddings: Embeddings) -> Tensor:
+        """The order in which tokens are kept, (B, V): the lot of each, below 0 outside the foreground."""
+        mask = embeddings.vision_mask
+        lots = torch.rand(mask.shape[1], generator=torch.Generator().manual_seed(self.seed))
+        return per_sample(lots.tolist(), mask.device).T - (~foreground(embeddings.vision, mask)).float()
+
+    def score(self, attention: Attention) -> Tensor:
+        assert attention.prepared is not None
+        return attention.prepared.gather(1, attention.numbers())
+
+
+def foreground(vision: Tensor, mask: Tensor) -> Tensor:
+    """Which tokens of `vision` (B, V, D) are unlike the rest, (B, V) bool; `mask` (B, V) is False on padding."""
+    tokens = vision.float().masked_fill(~mask[..., None], torch.nan)
+    distance = (tokens - tokens.nanmedian(1, keepdim=True).values).norm(dim=2)
+    return distance > distance.nanmean(1, keepdim=True)  # never on padding: its distance is NaN
