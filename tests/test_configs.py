@@ -58,14 +58,18 @@ EXPECTED = {
     ),
     "table_a6": Sweep({"vanilla", *each("adaptinfer", "128 64")}, ("mme", "mmbench_en_dev", "textvqa")),
     "fair": Sweep(
-        {"vanilla", *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground", "192 128 96 64")}, PAPER
+        {
+            "vanilla",
+            *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground other_question", "192 128 96 64"),
+        },
+        PAPER,
     ),
     "ci": Sweep({"vanilla", *each("fastv sparsevlm adaptinfer random", "64")}, MINI),
     "mini": Sweep(
         {
             "vanilla",
             THIRTY_TWO,
-            *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground", "128 64 48 32"),
+            *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground other_question", "128 64 48 32"),
         },
         MINI,
         refused=frozenset({"sparsevlm-32"}),  # and ToMe, which only the model itself tells

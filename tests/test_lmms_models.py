@@ -32,6 +32,7 @@ METHODS = {
     "fastv": ",budget=20",
     "random": ",schedule=1:10",
     "foreground": ",schedule=1:10/2:4",
+    "other_question": ",schedule=0:20/1:10/2:5",
     "tome": ",budget=18",
     "downsample": ",budget=9",
 }

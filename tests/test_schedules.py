@@ -173,7 +173,8 @@ def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None
 
 def test_lookup() -> None:
     known = {"adaptinfer", "fastv", "tome", "pdrop", "sparsevlm", "vanilla", "random", "downsample", "foreground"}
-    assert known <= set(ae.available_methods())
+    # Another question is asked by the wrappers, not by the engine: tests/test_other_question.py.
+    assert {*known, "other_question"} <= set(ae.available_methods())
     assert known == {name for name, _ in METHODS}, "every shipped method is crossed with every guarantee"
     assert ae.get_method("adaptinfer").__name__ == "AdaptInfer"
     with pytest.raises(ValueError, match="did you mean 'adaptinfer'"):

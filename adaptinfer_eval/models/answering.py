@@ -20,9 +20,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.cost import prefill_macs
+from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.image_method import ImageMethod
 from adaptinfer_eval.method import Method
 from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
+from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
@@ -46,12 +48,14 @@ class Prompt:
 class Batch:
     """Prompts and the model's inputs for them, on the CPU, left-padded; input_ids (B, L).
 
-    `features`: what the vision tower made of the images, where they have been encoded already.
+    `features`: what the vision tower made of the images, where they have been encoded already. `other`: the same images
+    under other prompts, for methods that follow what another keeps there.
     """
 
     prompts: Sequence[Prompt]
     inputs: Any
     features: BaseModelOutputWithPooling | None = None
+    other: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -161,20 +165,34 @@ class Answering(ABC):
         return results
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:
+        method = self._after_leader(batch) if isinstance(self.method, FollowingMethod) else self.method
         started = time.perf_counter()
+        output, trace = self._generate_under(method, batch, **options)
+        return output, trace, self._costs(batch, trace, (time.perf_counter() - started) / len(batch.prompts))
+
+    def _after_leader(self, batch: Batch) -> Method:
+        """The method, told what its leader keeps of the batch's images under the other prompts."""
+        assert isinstance(self.method, FollowingMethod)
+        if batch.other is None:
+            raise ValueError(f"{self.method.name} needs other prompts about the same images: load the batch with them")
+        other = replace(batch.other, features=batch.features)
+        _, trace = self._generate_under(self.method.leader, other, max_new_tokens=1, do_sample=False, num_beams=1)
+        return self.method.following(outlived(trace, other.inputs["input_ids"] == self.processor.image_token_id))
+
+    def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
         inputs = copy.copy(batch.inputs)
-        if batch.features is not None and not (isinstance(self.method, ImageMethod) and self.method.in_tower):
+        if batch.features is not None and not (isinstance(method, ImageMethod) and method.in_tower):
             del inputs["pixel_values"]
             options["mm_encoder_outputs"] = {"image": copy.copy(batch.features)}  # generate takes it apart
         inputs = inputs.to(self.model.device, self.model.dtype)
-        with ae.pruned(self.model, self.method) as trace, torch.inference_mode():
+        with ae.pruned(self.model, method) as trace, torch.inference_mode():
             output = self.model.generate(
                 **inputs, **options, pad_token_id=self._pad_token(), return_dict_in_generate=True
             )
         beams = options["num_beams"]
         trace.entering = trace.entering[::beams]
         trace.kept = {layer: kept[::beams] for layer, kept in trace.kept.items()}
-        return output, trace, self._costs(batch, trace, (time.perf_counter() - started) / len(batch.prompts))
+        return output, trace
 
     def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:
         shape = self.model.config.get_text_config()

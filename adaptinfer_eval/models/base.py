@@ -12,6 +12,7 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,8 +24,10 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 from transformers import AutoModelForImageTextToText
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.options import Generation, make_method, pick_device, plain
+from adaptinfer_eval.models.other_question import other_question
 from adaptinfer_eval.models.requests import (
     Request,
     RequestError,
@@ -145,7 +148,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     def _run(self, asked: Sequence[Request], answer: Callable[[Sequence[Request], Batch], Sequence[Any]]) -> list[Any]:
         results: list[Any] = [None] * len(asked)
         with tqdm(total=len(asked), disable=self.rank != 0, desc="Model Responding") as progress:
-            for requests, batch in one_ahead(self.load, batches(asked, self.batch_size)):
+            for requests, batch in one_ahead(self.load, batches(asked, self.batch_size, self.tokenizer)):
                 with self.naming(requests):
                     answers = answer(requests, batch)
                 for request, result in zip(requests, answers, strict=True):
@@ -159,11 +162,19 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         counts = [TokenCounts(c.vision_tokens + c.text_tokens, c.generated_tokens) for c in costs]
         return [GenerationResult(a.text, count) for a, count in zip(answers, counts, strict=True)]
 
-    def load(self, requests: Sequence[Request]) -> tuple[Sequence[Request], Batch]:
-        """The requests, and the model's inputs for them. May run in another thread while a batch is being answered."""
+    def load(self, requests: Sequence[Request], other: bool | None = None) -> tuple[Sequence[Request], Batch]:
+        """The requests, and the model's inputs for them. May run in another thread while a batch is being answered.
+
+        `other`: whether to load other questions about the same images too; None: if the model's method needs them.
+        """
         prompts = [self._prompt(request) for request in requests]
         with self.naming(requests):
-            return requests, self.encode(prompts)
+            batch = self.encode(prompts)
+        if isinstance(self.method, FollowingMethod) if other is None else other:
+            others = [self._other_prompt(request) for request in requests]
+            with self.naming(requests):
+                batch = replace(batch, other=self.encode(others))
+        return requests, batch
 
     def _prompt(self, request: Request) -> Prompt:
         with self.naming([request]):
@@ -175,6 +186,15 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 messages = chat_messages(request, document)
             continuation = text(document) if callable(text) else text or ""
             return self.prompt(messages, continuation, counted=not request.padding)
+
+    def _other_prompt(self, request: Request) -> Prompt:
+        with self.naming([request]):
+            if self.is_simple or request.continuation is not None:
+                raise ValueError(
+                    "what else a task asks is known of chat models and generated answers only: "
+                    "leave out --force_simple, and choose tasks with output_type generate_until"
+                )
+            return self.prompt(other_question(request, self.task_dict[request.task][request.split]))
 
     def warn_of_ignored(self, requests: Iterable[Request]) -> None:
         """Log the generation options of some requests that are passed over, once."""

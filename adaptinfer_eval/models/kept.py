@@ -44,6 +44,19 @@ def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict
     return rows
 
 
+def outlived(trace: Trace, is_vision: Tensor) -> Tensor:
+    """How many stages each vision token outlived, (B, V), in order; rows with fewer tokens end in 0.
+
+    `is_vision` (B, L): where the prompts' vision tokens stand.
+    """
+    numbers = (is_vision.cumsum(1) - 1).clamp(min=0)
+    stages = torch.zeros(len(is_vision), int(is_vision.sum(1).max()))
+    for kept in trace.kept.values():
+        columns = kept.cpu()
+        stages.scatter_add_(1, numbers.gather(1, columns.clamp(min=0)), (columns >= 0).float())
+    return stages
+
+
 def pack(bits: Any) -> str:
     """Booleans as base64, eight to a byte, the first in the highest bit."""
     return base64.b64encode(np.packbits(bits).tobytes()).decode()

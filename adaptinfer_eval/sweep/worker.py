@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import set_seed
 
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.options import Generation
@@ -108,18 +108,18 @@ class Worker:
         self.model.task_dict = {name: task.dataset for name, task in tasks.items()}
         for requests in self.questions.values():
             self.model.warn_of_ignored(requests.values())
-        self._methods: dict[str, Method] = {}
+        self._methods = {setting.label: setting.build() for setting in settings(config)}
         self._loader = ThreadPoolExecutor(1)
         self._waiting: deque[tuple[Shard, Future[Batch]]] = deque()
 
     def ready(self) -> Ready:
         refused = {}
-        for setting in settings(self.config):
+        for label, method in self._methods.items():
             try:
-                with pruned(self.model.model, setting.build()):
+                with pruned(self.model.model, method):
                     pass
             except ValueError as error:  # what the shapes of the language model alone could not tell
-                refused[setting.label] = str(error)
+                refused[label] = str(error)
         return Ready(refused)
 
     def add(self, shard: Shard) -> None:
@@ -152,12 +152,11 @@ class Worker:
         return [self.questions[shard.task][doc] for doc in shard.docs]
 
     def _load(self, shard: Shard) -> Batch:
-        batch: Batch = self.model.load(self._requests(shard))[1]
+        other = any(isinstance(self._methods[cell.setting.label], FollowingMethod) for cell in shard.cells)
+        batch: Batch = self.model.load(self._requests(shard), other)[1]
         return batch
 
     def _answer(self, cell: Cell, shard: Shard, batch: Batch) -> Answered:
-        if cell.setting.label not in self._methods:
-            self._methods[cell.setting.label] = cell.setting.build()
         self.model.method = self._methods[cell.setting.label]
         requests = self._requests(shard)
         set_seed(self.config.seed_of(cell.setting.seed))  # each batch by itself: others may have been answered before
