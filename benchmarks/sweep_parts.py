@@ -71,7 +71,8 @@ def parts(folder: Path, config: SweepConfig, records: list[Record]) -> str:
     took, worker = timed(Worker, config)
     rows.append(("a worker's model and data sets", took))
 
-    of_all = [part for found in asked.values() for part in batches(found.values(), config.batch_size)]
+    size, tokenizer = config.batch_size, worker.model.tokenizer
+    of_all = [part for found in asked.values() for part in batches(found.values(), size, tokenizer)]
     loaded = [timed(worker.model.load, part) for part in of_all]
     encoded = [timed(worker.model.encode_images, batch)[0] for _, (_, batch) in loaded]
     rows.append(("images and tokens, per question", sum(took for took, _ in loaded) / count))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from lmms_eval.api.instance import Instance
 from lmms_tiny import save_tiny_llava
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
 from adaptinfer_eval.models.decoding import cut, until_end
 from adaptinfer_eval.models.options import Generation
@@ -63,12 +63,23 @@ def test_images_go_first_or_where_the_text_marks_them() -> None:
         content("Is <image> red?", ["1.png", "2.png"])
 
 
-def test_batches_hold_what_is_answered_alike_longest_first() -> None:
-    asked = [question("x" * length, [], temperature=0) for length in (1, 2, 3, 4, 5)]
-    asked += [question("x" * length, [], temperature=0.7) for length in (1, 2)]
+def test_batches_hold_what_is_answered_alike_longest_first(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny_llava(tmp_path))
+    asked = [question("%" * length, [], temperature=0) for length in (1, 2, 3, 4, 5)]
+    asked += [question("%" * length, [], temperature=0.7) for length in (1, 2)]
     requests = generation_requests(asked, is_simple=True)
-    positions = [[request.position for request in batch] for batch in batches(requests, 3)]
+    positions = [[request.position for request in batch] for batch in batches(requests, 3, tokenizer)]
     assert positions == [[4, 3, 2], [1, 0], [6, 5]]
+    assert list(batches([], 3, tokenizer)) == []
+
+
+def test_prompts_of_equal_length_in_tokens_share_a_batch(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny_llava(tmp_path))
+    word = max(sorted(filter(str.isascii, tokenizer.get_vocab())), key=lambda word: word.isalpha() * len(word))
+    texts = [word, "%%", word * 2, "%"]  # by characters, none stands beside its equal
+    requests = generation_requests([question(text, []) for text in texts], is_simple=True)
+    lengths = [[len(tokenizer(r.context)["input_ids"]) for r in batch] for batch in batches(requests, 2, tokenizer)]
+    assert lengths == [[2, 2], [1, 1]]
 
 
 def test_loading_ahead_keeps_order_and_fails_in_turn() -> None:

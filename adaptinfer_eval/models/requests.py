@@ -123,14 +123,18 @@ def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message
     return messages
 
 
-def batches(requests: Iterable[Request], size: int) -> Iterator[list[Request]]:
-    """Requests that are answered alike, longest first: little padding, and too large a batch fails at once."""
+def batches(requests: Iterable[Request], size: int, tokenizer: Any) -> Iterator[list[Request]]:
+    """Requests that are answered alike, longest first: little padding, and too large a batch fails at once.
+
+    Length is in tokens: prompts of equal length need no padding mask, with which attention skips nothing.
+    """
     alike: dict[str, list[Request]] = {}
     for request in requests:
         alike.setdefault(json.dumps(request.generation, sort_keys=True, default=str), []).append(request)
     for group in alike.values():
-        group.sort(key=lambda request: -len(request.context))
-        yield from (group[start : start + size] for start in range(0, len(group), size))
+        tokens = tokenizer([request.context for request in group])["input_ids"]
+        order = sorted(range(len(group)), key=lambda index: -len(tokens[index]))
+        yield from ([group[index] for index in order[start : start + size]] for start in range(0, len(group), size))
 
 
 def one_ahead(load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -15,7 +15,7 @@ from typing import Any
 import rich.progress
 from rich.console import Console
 
-from adaptinfer_eval.models.requests import Request, batches
+from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
@@ -25,7 +25,7 @@ from adaptinfer_eval.sweep.journal import only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
 from adaptinfer_eval.sweep.records import Record, write_record, write_text
-from adaptinfer_eval.sweep.shards import ShardQueue, shards
+from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
 
@@ -85,10 +85,8 @@ class _Run:
         self.scorer = ThreadPoolExecutor(1)  # upstream's scoring takes a while, in which workers are to be fed
         self.scoring: dict[str, Future[Record]] = {}
         self.progress = progress
-        parts = {name: batches(requests.values(), config.batch_size) for name, requests in asked.items()}
-        docs = {name: [[request.doc_id for request in part] for part in found] for name, found in parts.items()}
         done = {name: job.journal.done for name, job in jobs.items()}
-        self.shards = shards(docs, [job.cell for job in jobs.values()], done)
+        self.shards = shards(in_batches(config, asked), [job.cell for job in jobs.values()], done)
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 

@@ -6,7 +6,11 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from transformers import AutoTokenizer
+
+from adaptinfer_eval.models.requests import Request, batches
 from adaptinfer_eval.sweep.cells import Cell
+from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,19 @@ class Shard:
     def without(self, cell_ids: Iterable[str]) -> Shard:
         gone = set(cell_ids)
         return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in gone))
+
+
+def in_batches(config: SweepConfig, asked: Mapping[str, Mapping[int, Request]]) -> dict[str, list[list[int]]]:
+    """The documents of each task in batches. SweepError where the checkpoint has no tokenizer that can be loaded."""
+    revision = str(config.model_args.get("revision") or "main")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.checkpoint, revision=revision)
+    except (OSError, ValueError) as error:
+        raise SweepError(f"the tokenizer of {config.pretrained} could not be loaded: {error}") from error
+    return {
+        name: [[request.doc_id for request in part] for part in batches(of_task.values(), config.batch_size, tokenizer)]
+        for name, of_task in asked.items()
+    }
 
 
 def shards(
