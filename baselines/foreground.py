@@ -41,5 +41,5 @@ class Foreground(LayerMethod):
 def foreground(vision: Tensor, mask: Tensor) -> Tensor:
     """Which tokens of `vision` (B, V, D) are unlike the rest, (B, V) bool; `mask` (B, V) is False on padding."""
     tokens = vision.float().masked_fill(~mask[..., None], torch.nan)
-    distance = (tokens - tokens.nanmedian(1, keepdim=True).values).norm(dim=2)
+    distance: Tensor = torch.linalg.vector_norm(tokens - tokens.nanmedian(1, keepdim=True).values, dim=2)
     return distance > distance.nanmean(1, keepdim=True)  # never on padding: its distance is NaN
