@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,35 @@ def test_every_family_asks_about_most_scenes(family: str) -> None:
     rng = np.random.default_rng(1)
     asked = [bool(questions.FAMILIES[family](rng, scene.draw_scene(rng))) for _ in range(200)]
     assert np.mean(asked) > 0.7
+
+
+def test_pictures_are_cluttered_and_evidence_sits_in_few_patches() -> None:
+    rng = np.random.default_rng(2)
+    scenes = [scene.draw_scene(rng) for _ in range(200)]
+    assert np.mean([scene.covered(things).sum() for things in scenes]) >= 250
+    assert np.mean([scene.patch_labels(things).part.sum() for things in scenes]) < 16
+
+
+def test_labels_say_what_is_there() -> None:
+    things = scene.draw_scene(np.random.default_rng(4))
+    labels = scene.patch_labels(things)
+    for thing in things:
+        for i, (x, y) in enumerate(scene.thing_parts(thing)):
+            spot = y // scene.PATCH * scene.GRID + x // scene.PATCH
+            assert labels.part[spot] == 1
+            assert scene.KINDS[labels.kind[spot]] == (thing.shape or "sign")
+            assert scene.COLOR_NAMES[labels.color[spot] - 1] == thing.color
+            if thing.text:
+                assert (scene.GLYPHS[labels.glyph[spot]], labels.slot[spot]) == (thing.text[i], i)
+    assert labels.part.sum() == sum(len(scene.thing_parts(thing)) for thing in things)
+
+
+def test_no_training_picture_is_asked_about() -> None:
+    asked = {row["image"]["bytes"] for path in DATA.glob("*.parquet") for row in pq.read_table(path).to_pylist()}
+    asked_pixels = {np.asarray(Image.open(io.BytesIO(png))).tobytes() for png in asked}
+    rng = np.random.default_rng((3, 0))  # as the language stages of seed 0 draw them
+    for _ in range(300):
+        assert scene.render(rng, scene.draw_scene(rng)).tobytes() not in asked_pixels
 
 
 def _example(family: str) -> tuple[NDArray[np.uint8], questions.Document]:

@@ -1,4 +1,4 @@
-"""Accuracy of the exported model with plain transformers: python -m tasks.mini.make.evaluate [--limit N] [--blind]
+"""Accuracy of an exported model with plain transformers: python -m tasks.mini.make.evaluate [--seed N] [--blind]
 
 Independent of the package's own wrappers: the same prompts through AutoProcessor and generate, answers compared whole.
 --blind shows another question's picture, which measures what the text alone gives away.
@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 from tasks.mini.make.draw import DATA
-from tasks.mini.make.export import MODEL
+from tasks.mini.make.export import folder
 from tasks.mini.make.questions import FAMILIES, Document, answer_text
 from tasks.mini.make.text import whole_prompt
 
@@ -30,12 +30,13 @@ def read_rows(path: Path, limit: int | None) -> list[Document]:
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0, help="of the model")
     parser.add_argument("--limit", type=int, help="first rows of each family only")
     parser.add_argument("--blind", action="store_true", help="another question's picture")
     parser.add_argument("--batch-size", type=int, default=16)
     arguments = parser.parse_args()
-    model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32)
-    processor = AutoProcessor.from_pretrained(MODEL, backend="pil")  # type: ignore[no-untyped-call]
+    model = LlavaForConditionalGeneration.from_pretrained(folder(arguments.seed), dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(folder(arguments.seed), backend="pil")  # type: ignore[no-untyped-call]
     for family in FAMILIES:
         rows = read_rows(DATA / f"{family}.parquet", arguments.limit)
         tally: dict[str, list[bool]] = {}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
+from tasks.mini.make.loop import DEVICE
 from tasks.mini.make.scene import GRID, PATCH, SIDE
 
 PATCHES = GRID * GRID
@@ -73,11 +74,24 @@ def build_model(vocab_size: int, image_token: int, layers: int, seed: int) -> Ll
         heads.o_proj.weight.data.copy_(heads.v_proj.weight.T * 0.3)
     nn.init.normal_(model.model.language_model.embed_tokens.weight, std=0.5)
     nn.init.normal_(model.lm_head.weight, std=0.02)
+    for layer in model.model.vision_tower.encoder.layers:  # like attends to like: at first, to its neighbours
+        layer.self_attn.k_proj.weight.data.copy_(layer.self_attn.q_proj.weight)
     embeddings = model.model.vision_tower.embeddings
     nn.init.normal_(embeddings.patch_embedding.weight, std=1 / math.sqrt(3 * PATCH * PATCH))
     nn.init.normal_(embeddings.position_embedding.weight, std=0.02)
+    embeddings.position_embedding.weight.data[1:] += _waves()
     nn.init.normal_(embeddings.class_embedding, std=0.02)
+    model.to(DEVICE)  # type: ignore[arg-type]
     return model
+
+
+def _waves() -> Tensor:
+    """(576, width): sines and cosines of each patch's column and row, so that near patches start alike."""
+    periods = torch.logspace(0, math.log10(20), VISION_WIDTH // 4) * math.pi / GRID  # 1 to 20 in twice the width
+    angles = torch.arange(GRID)[:, None] * periods
+    one = torch.cat([angles.sin(), angles.cos()], 1) * 0.5
+    rows, columns = one[:, None].expand(-1, GRID, -1), one[None].expand(GRID, -1, -1)
+    return torch.cat([columns, rows], 2).reshape(PATCHES, VISION_WIDTH)
 
 
 def patch_features(model: LlavaForConditionalGeneration, pictures: Tensor) -> Tensor:
@@ -110,4 +124,5 @@ def grow(model: LlavaForConditionalGeneration, layers: int) -> LlavaForCondition
         for copy in range(copies):
             state[f"{head}{found}{int(number) * copies + copy}.{rest}"] = scaled.clone()
     deep.load_state_dict(state)
+    deep.to(DEVICE)  # type: ignore[arg-type]
     return deep

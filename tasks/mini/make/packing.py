@@ -10,12 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.mini.make.questions import ANIMALS, FAMILIES, Scene, alone, answer_text, choose, options, signs
-from tasks.mini.make.scene import COLOR_NAMES, GRID, SHAPE_NAMES, SIDE, Floats, Thing, thing_parts
+from tasks.mini.make.loop import DEVICE
+from tasks.mini.make.questions import (
+    ANIMALS,
+    COLOR_OF,
+    FAMILIES,
+    Scene,
+    absent,
+    alone,
+    answer_text,
+    choose,
+    misread,
+    options,
+    relation,
+    shapes,
+    side,
+    signs,
+)
+from tasks.mini.make.scene import COLOR_NAMES, GRID, PATCH, SHAPE_NAMES, Floats, Thing, thing_parts
 from tasks.mini.make.text import SPECIAL, question_text, tokens
 
-# What picture drills ask; strings and places are learnt last, so they come more often.
-DRILLS = ("color", "shape", *("left", "top") * 2, *("read",) * 4, "letter of color", "letter of shape", "liking")
+# What picture drills ask; what is learnt last comes more often.
+DRILLS = (
+    *("color", "shape", "letter of color", "letter of shape", "liking", "there"),
+    *(*("left", "top", "relation", "says") * 2, *("read",) * 3),
+)
 END = SPECIAL.index("</s>")
 Example = tuple[list[int], list[bool]]  # token ids and which of them are to be predicted
 Rng = np.random.Generator
@@ -72,6 +91,24 @@ def _lettered(rng: Rng, pairs: list[tuple[str, str]], pool: tuple[str, ...], cou
     return _pairs(rng, head, [(key, "ABCD"[mixed.index(value)]) for key, value in pairs])
 
 
+def _claims(rng: Rng, head: str, claims: list[tuple[tuple[str, str], tuple[str, str]]]) -> Example:
+    """`head`, then the true or the false one of every pair, with Yes or No to predict."""
+    truth = rng.integers(2, size=len(claims)).tolist()
+    said = [(" ".join(claim[1 - true]), ("No", "Yes")[true]) for claim, true in zip(claims, truth, strict=True)]
+    return _pairs(rng, head, said)
+
+
+def _relations(rng: Rng, candidates: list[Thing]) -> Example | None:
+    """Several relations between pairs of shapes, along one axis."""
+    axis, head = choose(rng, ((0, "Is left or right:"), (1, "Is above or below:")))
+    parts = [(head, False)]
+    for _ in range(4 if len(candidates) > 1 else 0):
+        first, second = (candidates[i] for i in rng.permutation(len(candidates))[:2])
+        if where := relation(first, second, axis):
+            parts += [(first.shape, False), (second.shape, False), (where, True), (".", False)]
+    return _spell(*parts[:-1]) if len(parts) > 1 else None
+
+
 def picture_drill(rng: Rng, scene: Scene) -> Example | None:
     """A list of one-step lookups in the picture: colour of each shape, string of each sign, place, letter, liking."""
     by_shape = [(thing.shape, thing.color) for thing in alone(scene, "shape")]
@@ -83,11 +120,18 @@ def picture_drill(rng: Rng, scene: Scene) -> Example | None:
         return _pairs(rng, "What shape:", by_color)
     if form == "read":
         return _pairs(rng, "What does the sign say:", [(thing.color, thing.text) for thing in signs(scene)])
-    if form in ("left", "top") and by_shape:
-        axis = ("left", "top").index(form)
-        low, high = (("left", "right"), ("top", "bottom"))[axis]
-        places = [(thing.shape, low if thing.center[axis] < SIDE / 2 else high) for thing in alone(scene, "shape")]
-        return _pairs(rng, f"Is on the {low} or {high} side:", places)
+    if form in ("left", "top"):
+        axis, head = (0, "Is on the left or right side:") if form == "left" else (1, "Is on the top or bottom side:")
+        places = [(thing.shape, where) for thing in alone(scene, "shape") if (where := side(thing, axis))]
+        return _pairs(rng, head, places) if places else None
+    if form == "there":
+        things = [((thing.color, thing.shape), absent(rng, scene, thing)) for thing in shapes(scene)]
+        return _claims(rng, "Is there:", things)
+    if form == "says":
+        texts = [((sign.color, sign.text), (sign.color, misread(rng, scene, sign))) for sign in signs(scene)]
+        return _claims(rng, "Does the sign say:", texts)
+    if form == "relation":
+        return _relations(rng, alone(scene, "shape"))
     if form == "letter of color" and by_shape:
         return _lettered(rng, by_shape, COLOR_NAMES, 4)
     if form == "letter of shape" and by_color:
@@ -100,28 +144,13 @@ def picture_drill(rng: Rng, scene: Scene) -> Example | None:
     return None
 
 
-def relation_drill(rng: Rng, scene: Scene) -> Example | None:
-    """Several relations between pairs of shapes, along one axis."""
-    candidates = alone(scene, "shape")
-    if len(candidates) < 2:
-        return None
-    axis = int(rng.integers(2))
-    words = (("left", "right"), ("above", "below"))[axis]
-    parts = [(f"Is {words[0]} or {words[1]}:", False)]
-    for _ in range(4):
-        first, second = (candidates[i] for i in rng.permutation(len(candidates))[:2])
-        gap = first.center[axis] - second.center[axis]
-        if abs(gap) >= 8:
-            pair = [(first.shape, False), (second.shape, False), (words[int(gap > 0)], True), (".", False)]
-            parts += pair
-    return _spell(*parts[:-1]) if len(parts) > 1 else None
-
-
 def text_drill(rng: Rng) -> Example:
     """Lookups that need no picture: what follows what, letters of options, hints, and hint questions as asked."""
     pool = (*COLOR_NAMES, *SHAPE_NAMES, *ANIMALS)
     form = rng.random()
-    if form < 0.3:
+    if form < 0.1:
+        return _pairs(rng, "color of:", [(COLOR_OF[color], color) for color in COLOR_NAMES])
+    if form < 0.35:
         drawn = [pool[i] for i in rng.permutation(len(pool))[: 2 * int(rng.integers(2, 6))]]
         pairs = list(zip(drawn[::2], drawn[1::2], strict=True))
         return _pairs(rng, " ".join(f"{key} {value}." for key, value in pairs), pairs)
@@ -162,7 +191,7 @@ def pack(rows: list[list[tuple[Example, int]]], length: int) -> Packed:
             positions[b, start:end] = np.arange(end - start)
             question[b, start:end], family[b, start:end] = number, group
             start = end
-    return Packed(*(torch.from_numpy(array) for array in (ids, labels, positions, question, family)))
+    return Packed(*(torch.from_numpy(array).to(DEVICE) for array in (ids, labels, positions, question, family)))
 
 
 def picture_row(rng: Rng, scene: Scene, weights: Floats, drills: float, length: int) -> list[tuple[Example, int]]:
@@ -171,7 +200,7 @@ def picture_row(rng: Rng, scene: Scene, weights: Floats, drills: float, length: 
     used = 0
     while True:
         if rng.random() < drills:
-            drill = picture_drill(rng, scene) if rng.random() < 0.8 else relation_drill(rng, scene)
+            drill = picture_drill(rng, scene)
             drawn = [(drill, len(FAMILIES))] if drill else []
         else:
             group = int(rng.choice(len(FAMILIES), p=weights))
@@ -196,19 +225,11 @@ def text_row(rng: Rng, length: int) -> list[tuple[Example, int]]:
 
 
 def best_patches(rng: Rng, scene: Scene, count: int) -> Tensor:
-    """For the first language stage alone: the best covered patch of every shape and glyph, topped up at random.
+    """For the first language stage alone: the patch of every part, topped up at random.
 
     Returns (count,) patch numbers in order."""
-    score = rng.random(GRID * GRID) * 0.1
-    rows, columns = np.mgrid[0:GRID, 0:GRID] * 4 + 2
+    score = rng.random(GRID * GRID)
     for thing in scene:
-        if thing.kind == "clutter":
-            continue
-        for part in thing_parts(thing):
-            cover = part + rng.random(part.shape)
-            if thing.kind == "shape":
-                far = np.abs(columns - thing.center[0]) + np.abs(rows - thing.center[1])
-                cover = cover * (cover > 4) - 0.3 * far
-            for patch in np.argsort(-cover.ravel())[:1]:
-                score[patch] = max(score[patch], 1 + rng.random() * 0.01)
+        for x, y in thing_parts(thing):
+            score[y // PATCH * GRID + x // PATCH] += 1
     return torch.from_numpy(np.sort(np.argsort(-score)[:count]))

@@ -14,7 +14,17 @@ Document = dict[str, Any]
 Scene = list[Thing]
 Rng = np.random.Generator
 ANIMALS = ("fox", "owl", "cat", "dog", "pig", "hen")
-MARGIN = 10  # pixels by which a thing must lie to one side before we ask which
+COLOR_OF = {
+    "red": "a tomato",
+    "green": "grass",
+    "blue": "a sapphire",
+    "yellow": "a lemon",
+    "purple": "a plum",
+    "orange": "a carrot",
+    "cyan": "a turquoise",
+    "white": "snow",
+}
+OFF_CENTER, APART = 5, 16  # pixels by which a thing must lie to one side, of the picture or of another, to be asked for
 
 
 def choose(rng: Rng, items: Any) -> Any:
@@ -24,9 +34,8 @@ def choose(rng: Rng, items: Any) -> Any:
 
 def alone(scene: Scene, attribute: str) -> list[Thing]:
     """Shapes that no other shape of the scene equals in `attribute`: those a question can single out by it."""
-    shapes = [thing for thing in scene if thing.kind == "shape"]
-    values = [getattr(thing, attribute) for thing in shapes]
-    return [thing for thing, value in zip(shapes, values, strict=True) if values.count(value) == 1]
+    values = [getattr(thing, attribute) for thing in shapes(scene)]
+    return [thing for thing, value in zip(shapes(scene), values, strict=True) if values.count(value) == 1]
 
 
 def signs(scene: Scene) -> list[Thing]:
@@ -36,13 +45,13 @@ def signs(scene: Scene) -> list[Thing]:
 def side(thing: Thing, axis: int) -> str | None:
     """left/right (axis 0) or top/bottom (axis 1); nothing near the middle."""
     offset = thing.center[axis] - SIDE / 2
-    return None if abs(offset) < MARGIN / 2 else (("left", "right"), ("top", "bottom"))[axis][int(offset > 0)]
+    return None if abs(offset) < OFF_CENTER else (("left", "right"), ("top", "bottom"))[axis][int(offset > 0)]
 
 
 def relation(first: Thing, second: Thing, axis: int) -> str | None:
     """left/right (axis 0) or above/below (axis 1) of `first` seen from `second`; nothing when nearly level."""
     offset = first.center[axis] - second.center[axis]
-    return None if abs(offset) < MARGIN else (("left", "right"), ("above", "below"))[axis][int(offset > 0)]
+    return None if abs(offset) < APART else (("left", "right"), ("above", "below"))[axis][int(offset > 0)]
 
 
 def options(rng: Rng, right: str, pool: tuple[str, ...], count: int) -> tuple[list[str], int]:
@@ -53,23 +62,36 @@ def options(rng: Rng, right: str, pool: tuple[str, ...], count: int) -> tuple[li
     return mixed, mixed.index(right)
 
 
+def shapes(scene: Scene) -> list[Thing]:
+    return [thing for thing in scene if thing.kind == "shape"]
+
+
+def absent(rng: Rng, scene: Scene, thing: Thing) -> tuple[str, str]:
+    """Colour and shape of something that is not there, and differs from the shape `thing` in one of the two."""
+    there = {(other.color, other.shape) for other in shapes(scene)}
+    near = [(color, thing.shape) for color in COLOR_NAMES] + [(thing.color, shape) for shape in SHAPE_NAMES]
+    pair: tuple[str, str] = choose(rng, [pair for pair in near if pair not in there])
+    return pair
+
+
+def misread(rng: Rng, scene: Scene, sign: Thing) -> str:
+    """What `sign` does not say: another sign's string, or a made-up one."""
+    while True:
+        text = str(choose(rng, [*(other.text for other in signs(scene)), draw_text(rng)]))
+        if text != sign.text:
+            return text
+
+
 def mme_pair(rng: Rng, scene: Scene) -> list[Document]:
     """A question whose answer is yes and its twin whose answer is no, in one of MME's own categories."""
     category = choose(rng, ("existence", "existence", "color", "position", "OCR", "commonsense_reasoning"))
-    shapes = [thing for thing in scene if thing.kind == "shape"]
     if category == "existence":
-        thing = choose(rng, shapes)
-        there = {(other.color, other.shape) for other in shapes}
-        near = [(color, thing.shape) for color in COLOR_NAMES] + [(thing.color, shape) for shape in SHAPE_NAMES]
-        absent = choose(rng, [pair for pair in near if pair not in there])
-        texts = [f"Is there a {c} {s} in the image?" for c, s in ((thing.color, thing.shape), absent)]
+        thing = choose(rng, shapes(scene))
+        pairs = (thing.color, thing.shape), absent(rng, scene, thing)
+        texts = [f"Is there a {color} {shape} in the image?" for color, shape in pairs]
     elif category == "OCR":
         thing = choose(rng, signs(scene))
-        others = [other.text for other in signs(scene) if other.text != thing.text]
-        wrong = choose(rng, [*others, draw_text(rng)])
-        if wrong == thing.text:
-            return []
-        texts = [f'Does the {thing.color} sign say "{text}"?' for text in (thing.text, wrong)]
+        texts = [f'Does the {thing.color} sign say "{text}"?' for text in (thing.text, misread(rng, scene, thing))]
     else:
         candidates = alone(scene, "shape")
         if not candidates:
@@ -88,10 +110,7 @@ def mme_pair(rng: Rng, scene: Scene) -> list[Document]:
                 f"Is the {thing.shape} on the {x} side of the image?" for x in (right, both[1 - both.index(right)])
             ]
         else:
-            first, second = (ANIMALS[i] for i in rng.permutation(len(ANIMALS))[:2])
-            likes = [(first, thing.color), (second, wrong)]
-            hint = " ".join(f"The {likes[i][0]} likes {likes[i][1]}." for i in rng.permutation(2))
-            texts = [f"{hint} Does the {animal} like the {thing.shape}?" for animal, _ in likes]
+            texts = [f"Does the {thing.shape} have the color of {COLOR_OF[color]}?" for color in (thing.color, wrong)]
     pair = [
         {"category": category, "question": f"{text} Please answer yes or no.", "answer": answer}
         for text, answer in zip(texts, ("Yes", "No"), strict=True)
@@ -109,7 +128,7 @@ def gqa(rng: Rng, scene: Scene) -> list[Document]:
         thing = choose(rng, candidates)
         if form == "color":
             return [{"question": f"What color is the {thing.shape}?", "answer": thing.color, "types": form}]
-        return [{"question": f"What shape is the {thing.color} object?", "answer": thing.shape, "types": form}]
+        return [{"question": f"What shape is the plain {thing.color} figure?", "answer": thing.shape, "types": form}]
     candidates, axis = alone(scene, "shape"), int(rng.integers(2))
     if len(candidates) < 2:
         return []
@@ -135,7 +154,7 @@ def mmbench(rng: Rng, scene: Scene) -> list[Document]:
     if form == "color":
         question, right, pool = f"What color is the {thing.shape}?", thing.color, COLOR_NAMES
     else:
-        question, right, pool = f"What shape is the {thing.color} object?", thing.shape, SHAPE_NAMES
+        question, right, pool = f"What shape is the plain {thing.color} figure?", thing.shape, SHAPE_NAMES
     mixed, place = options(rng, right, pool, 4)
     return [
         {
@@ -167,7 +186,7 @@ def scienceqa(rng: Rng, scene: Scene) -> list[Document]:
     else:
         liked = [candidates[i] for i in rng.permutation(len(candidates))[:2]]
         hint = f"The {first} likes the {liked[0].shape}. The {second} likes the {liked[1].shape}."
-        question = f"What color is the object that the {animal} likes?"
+        question = f"What color is the figure that the {animal} likes?"
         answer, topic = liked[asked].color, "image"
     choices, place = options(rng, answer, COLOR_NAMES, 3)
     return [{"question": question, "choices": choices, "answer": place, "hint": hint, "topic": topic}]

@@ -1,4 +1,6 @@
-"""The mini world's pictures: 96x96 pixels, coloured shapes, coloured signs with short strings, textured clutter.
+"""The mini world's pictures: 96x96 pixels, coloured shapes, coloured signs with short strings, coloured tiles.
+
+Tiles are clutter: two-tone stripes and checks in the colours of the shapes, which no question asks about.
 
 Everything is a function of the numpy generator passed in; nothing here knows questions or models.
 """
@@ -24,6 +26,7 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 COLOR_NAMES = tuple(COLORS)
 SHAPE_NAMES = ("circle", "square", "triangle", "diamond", "cross", "ring", "star", "bar")
+KINDS = ("", *SHAPE_NAMES, "sign", "tile")  # what a patch can show; "": nothing
 FONT = {  # 5x7, chosen so that no two differ by a pixel or two
     "0": "01110 10001 10011 10101 11001 10001 01110",
     "1": "00100 01100 00100 00100 00100 00100 01110",
@@ -43,8 +46,8 @@ FONT = {  # 5x7, chosen so that no two differ by a pixel or two
     "Z": "11111 00001 00010 00100 01000 10000 11111",
 }
 GLYPHS = "".join(FONT)
-SHAPES, SIGNS, CLUTTER = (7, 9), 3, (6, 8)  # how many of each a picture holds
-SHAPE_SIZES = (9, 10, 11, 12)
+SHAPES, SIGNS, TILES = (6, 8), 3, (10, 12)  # how many of each a picture holds
+SHAPE_SIZES = (10, 11, 12, 13)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -52,14 +55,14 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Thing:
-    """Something in the picture, in pixels. `shape` is empty for signs and clutter, `text` for all but signs."""
+    """Something in the picture, in pixels. `shape` is empty for all but shapes, `text` for all but signs."""
 
-    kind: Literal["shape", "sign", "clutter"]
+    kind: Literal["shape", "sign", "tile"]
     x: int
     y: int
     w: int
     h: int
-    color: str = ""
+    color: str
     shape: str = ""
     text: str = ""
 
@@ -135,20 +138,18 @@ def draw_scene(rng: np.random.Generator) -> list[Thing]:
         color, shape = COLOR_NAMES[rng.integers(len(COLORS))], SHAPE_NAMES[rng.integers(len(SHAPE_NAMES))]
         if spot := place(size, size):
             things.append(Thing("shape", *spot, size, size, color=color, shape=shape))
-    for _ in range(int(rng.integers(CLUTTER[0], CLUTTER[1] + 1))):
-        w, h = int(rng.integers(7, 15)), int(rng.integers(7, 15))
+    for _ in range(int(rng.integers(TILES[0], TILES[1] + 1))):
+        w, h, color = int(rng.integers(9, 17)), int(rng.integers(9, 17)), COLOR_NAMES[rng.integers(len(COLORS))]
         if spot := place(w, h):
-            things.append(Thing("clutter", *spot, w, h))
+            things.append(Thing("tile", *spot, w, h, color=color))
     return things
 
 
-def _texture(rng: np.random.Generator, w: int, h: int) -> Floats:
-    """(h, w, 3): stripes or checks of two muted colours; a thing to look at that no question asks about."""
-    first, second = rng.uniform(30, 200, 3), rng.uniform(30, 200, 3)
-    first, second = (tone.mean() + 0.35 * (tone - tone.mean()) for tone in (first, second))
+def _texture(rng: np.random.Generator, color: Floats, w: int, h: int) -> Floats:
+    """(h, w, 3): stripes or checks of a colour and its shade."""
     y, x = np.mgrid[0:h, 0:w] // int(rng.integers(1, 4))
     pattern = (x, y, x + y)[int(rng.integers(3))] % 2
-    texture: Floats = np.where(pattern[..., None] == 0, first, second).astype(np.float32)
+    texture: Floats = np.where(pattern[..., None] == 0, color, 0.6 * color).astype(np.float32)
     return texture
 
 
@@ -162,10 +163,10 @@ def render(rng: np.random.Generator, things: list[Thing]) -> NDArray[np.uint8]:
     image = (image + rng.normal(0, 4, (SIDE, SIDE, 1))).astype(np.float32)
     for thing in things:
         view = image[thing.y : thing.y + thing.h, thing.x : thing.x + thing.w]
-        if thing.kind == "clutter":
-            view[:] = _texture(rng, thing.w, thing.h)
-            continue
         color = np.array(COLORS[thing.color], np.float32) + rng.uniform(-14, 14, 3).astype(np.float32)
+        if thing.kind == "tile":
+            view[:] = _texture(rng, color, thing.w, thing.h)
+            continue
         if thing.kind == "shape":
             mask = MASKS[thing.shape, thing.w][..., None]
             view[:] = view * (1 - mask) + color * mask
@@ -179,55 +180,58 @@ def render(rng: np.random.Generator, things: list[Thing]) -> NDArray[np.uint8]:
     return picture
 
 
-def _patch_cover(x: int, y: int, mask: Floats) -> Floats:
-    """(24, 24): how many pixels of each patch `mask`, placed at (x, y), covers."""
+def _cover(thing: Thing) -> Floats:
+    """(24, 24): how many pixels of each patch the thing covers."""
     canvas = np.zeros((SIDE, SIDE), np.float32)
-    canvas[y : y + mask.shape[0], x : x + mask.shape[1]] = mask
+    mask = MASKS[thing.shape, thing.w] if thing.kind == "shape" else 1
+    canvas[thing.y : thing.y + thing.h, thing.x : thing.x + thing.w] = mask
     cover: Floats = canvas.reshape(GRID, PATCH, GRID, PATCH).sum((1, 3))
     return cover
 
 
-def thing_parts(thing: Thing) -> list[Floats]:
-    """Patch covers (24, 24) of what carries the thing's content: the shape, or each glyph's cell of a sign."""
+def thing_parts(thing: Thing) -> list[tuple[int, int]]:
+    """Pixel (x, y) at the centre of each part that a question can ask for: the shape, or every glyph of a sign."""
     if thing.kind == "sign":
-        cell = np.ones((7, 5), np.float32)
-        return [_patch_cover(thing.x + 2 + 6 * i, thing.y + 2, cell) for i in range(len(thing.text))]
-    mask = MASKS[thing.shape, thing.w] if thing.kind == "shape" else np.ones((thing.h, thing.w), np.float32)
-    return [_patch_cover(thing.x, thing.y, mask)]
+        return [(thing.x + 4 + 6 * i, thing.y + 5) for i in range(len(thing.text))]
+    return [(thing.x + (thing.w - 1) // 2, thing.y + (thing.h - 1) // 2)] if thing.kind == "shape" else []
+
+
+def covered(things: list[Thing]) -> NDArray[np.bool_]:
+    """(576,): patches that a thing lies on, with at least 3 of their 16 pixels."""
+    return sum((_cover(thing) for thing in things), np.zeros((GRID, GRID), np.float32)).ravel() >= 3
 
 
 @dataclass(frozen=True)
 class PatchLabels:
-    """What each of the 576 patches shows; -100 where undefined. `kind`: 0 none or clutter, 1-8 shape, 9 sign."""
+    """What each of the 576 patches shows; -100 where undefined.
+
+    `color` (0 none) and `kind` (of KINDS) of the thing that covers most of it (at least 3 px); `part`:
+    1 where a shape or a glyph has its centre, else 0; `glyph`, and `slot` in the sign, there alone."""
 
     kind: Ints
     color: Ints
+    part: Ints
     glyph: Ints
     slot: Ints
-    length: Ints
     center: Floats  # (576, 2), of the thing, in 0..1
 
 
 def patch_labels(things: list[Thing]) -> PatchLabels:
-    """Labels (576,) for the vision pretext; a patch belongs to the thing that covers most of it (at least 3 px)."""
-    kind, color = np.zeros((GRID, GRID), np.int64), np.zeros((GRID, GRID), np.int64)
-    glyph, slot, length = (np.full((GRID, GRID), -100, np.int64) for _ in range(3))
-    center, covered = np.zeros((GRID, GRID, 2), np.float32), np.zeros((GRID, GRID), np.float32)
+    """Labels (576,) for the vision pretext."""
+    kind, color, part = (np.zeros((GRID, GRID), np.int64) for _ in range(3))
+    glyph, slot = (np.full((GRID, GRID), -100, np.int64) for _ in range(2))
+    center, most = np.zeros((GRID, GRID, 2), np.float32), np.zeros((GRID, GRID), np.float32)
     for thing in things:
-        if thing.kind == "clutter":
-            continue
-        whole = np.ones((thing.h, thing.w), np.float32) if thing.kind == "sign" else MASKS[thing.shape, thing.w]
-        cover = _patch_cover(thing.x, thing.y, whole)
-        hit, grazed = (cover >= 3) & (cover > covered), (cover > 0) & (cover < 3) & (covered == 0)
+        cover = _cover(thing)
+        hit, grazed = (cover >= 3) & (cover > most), (cover > 0) & (cover < 3) & (most == 0)
         kind[grazed] = color[grazed] = -100
-        kind[hit] = 9 if thing.kind == "sign" else 1 + SHAPE_NAMES.index(thing.shape)
-        color[hit] = 1 + COLOR_NAMES.index(thing.color)
-        covered[hit] = cover[hit]
-        center[hit] = np.array(thing.center, np.float32) / SIDE
-        if thing.kind == "sign":
-            length[hit] = len(thing.text) - 2
-            best = np.full((GRID, GRID), 5.9, np.float32)
-            for i, part in enumerate(thing_parts(thing)):
-                better = part > best
-                glyph[better], slot[better], best[better] = GLYPHS.index(thing.text[i]), i, part[better]
-    return PatchLabels(kind.ravel(), color.ravel(), glyph.ravel(), slot.ravel(), length.ravel(), center.reshape(-1, 2))
+        kind[hit], color[hit] = KINDS.index(thing.shape or thing.kind), 1 + COLOR_NAMES.index(thing.color)
+        most[hit], center[hit] = cover[hit], np.array(thing.center, np.float32) / SIDE
+        for i, (x, y) in enumerate(thing_parts(thing)):
+            spot = y // PATCH, x // PATCH
+            part[spot] = 1
+            kind[spot], color[spot] = KINDS.index(thing.shape or thing.kind), 1 + COLOR_NAMES.index(thing.color)
+            center[spot] = np.array(thing.center, np.float32) / SIDE
+            if thing.text:
+                glyph[spot], slot[spot] = GLYPHS.index(thing.text[i]), i
+    return PatchLabels(kind.ravel(), color.ravel(), part.ravel(), glyph.ravel(), slot.ravel(), center.reshape(-1, 2))

@@ -1,8 +1,8 @@
-"""Trains the tiny LLaVA on a CPU: python -m tasks.mini.make.train  (from the repository's root)
+"""Trains the tiny LLaVA: python -m tasks.mini.make.train [--seed N]  (from the repository's root)
 
-With two cores: torchrun --nproc_per_node 2 -m tasks.mini.make.train. Stages: vision pretext, projector start, eight
-layers on each picture's best patches, eight layers on all 576 patches, 32 layers on all 576 patches. Checkpoints and
-curves go to logs/mini; started again, it goes on where it stopped. Nothing here drops tokens after the third stage.
+Stages: vision tower and projector, eight layers on each picture's best patches, eight layers on all 576 patches,
+32 layers on all 576 patches. Checkpoints and curves go to logs/mini/seedN; started again, it goes on where it stopped.
+Nothing here drops tokens after the third stage. On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tasks.mini.make import attention
-from tasks.mini.make.loop import LOGS, Plan, start_workers, train
+from tasks.mini.make.loop import DEVICE, LOGS, Plan, train
 from tasks.mini.make.network import (
     LAYERS_FINAL,
     LAYERS_FIRST,
@@ -28,17 +28,18 @@ from tasks.mini.make.packing import Packed, best_patches, pack, picture_row, tex
 from tasks.mini.make.questions import FAMILIES, Scene
 from tasks.mini.make.scene import draw_scene, render
 from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
-from tasks.mini.make.vision import name_attributes, train_pretext, train_projector
+from tasks.mini.make.vision import name_attributes, train_vision
 
-STEPS = {"vision": 1800, "projector": 2000, "patches": 2000, "whole": 1600, "deep": 450}
+STEPS = {"vision": 2600, "patches": 2000, "whole": 2000, "deep": 1200}
+PICTURES = 5000  # scenes for the language stages
 WEIGHTS = np.array([0.36, 0.24, 0.12, 0.12, 0.16])  # of the families in a row, in the order of FAMILIES
 LENGTH = 384  # text positions per row
-BEST = 24  # patches per picture in the first language stage
+BEST = 32  # patches per picture in the first language stage
 
 
 @dataclass(frozen=True)
 class Library:
-    """Scenes with the frozen vision tower's features (n, 576, width) and each picture's best patches (n, 24)."""
+    """Scenes with the frozen vision tower's features (n, 576, width) and each picture's best patches (n, 32)."""
 
     scenes: list[Scene]
     features: Tensor
@@ -46,17 +47,18 @@ class Library:
 
 
 @torch.no_grad()
-def build_library(model: LlavaForConditionalGeneration, count: int, seed: tuple[int, ...]) -> Library:
-    path = LOGS / f"library-{count}-{'-'.join(map(str, seed))}.pt"
+def build_library(model: LlavaForConditionalGeneration, count: int, seed: int, held_out: bool = False) -> Library:
+    """`count` scenes, drawn for this model alone; those held out are the same for all."""
+    path = LOGS / f"seed{seed}" / f"library-{'held-out' if held_out else count}.pt"
     if path.exists():
         return Library(*torch.load(path, weights_only=False))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng((5,) if held_out else (3, seed))
     scenes, features, best = [], [], []
     for _ in range(0, count, 16):
         some = [draw_scene(rng) for _ in range(16)]
-        pictures = torch.from_numpy(np.stack([render(rng, scene) for scene in some]))
-        with torch.autocast("cpu", torch.bfloat16):
-            features.append(patch_features(model, pictures).bfloat16())
+        pictures = torch.from_numpy(np.stack([render(rng, scene) for scene in some])).to(DEVICE)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            features.append(patch_features(model, pictures).bfloat16().cpu())
         best += [best_patches(rng, scene, BEST) for scene in some]
         scenes += some
     parts = scenes, torch.cat(features), torch.stack(best)
@@ -71,16 +73,16 @@ def answer_logits(
 
     features: (B, P, width) of the patches numbered `patches` (B, P); P may be 0."""
     rows, length = packed.ids.shape
-    begin = torch.tensor(prefix_tokens())
+    begin = torch.tensor(prefix_tokens(), device=DEVICE)
     embed = model.get_input_embeddings()
     image = model.model.multi_modal_projector(features.float())
     inputs = torch.cat([embed(begin).expand(rows, -1, -1), image, embed(packed.ids)], 1)
     before = inputs.shape[1] - length
-    places = [torch.arange(len(begin)).expand(rows, -1), len(begin) + patches]
+    places = [torch.arange(len(begin), device=DEVICE).expand(rows, -1), len(begin) + patches]
     positions = torch.cat([*places, len(begin) + PATCHES + packed.positions], 1)
     same = packed.question[:, :, None] == packed.question[:, None, :]
-    mask = torch.zeros(rows, 1, length, before + length, dtype=torch.bfloat16)
-    mask[:, 0, :, before:].masked_fill_(~(same & torch.ones(length, length).tril().bool()), float("-inf"))
+    mask = torch.zeros(rows, 1, length, before + length, dtype=torch.bfloat16, device=DEVICE)
+    mask[:, 0, :, before:].masked_fill_(~same.tril(), float("-inf"))
     hidden = model.model.language_model(
         inputs_embeds=inputs, attention_mask=mask, position_ids=positions, use_cache=False
     ).last_hidden_state[:, before:]
@@ -110,13 +112,13 @@ def train_language(
     drills: float,
     whole: bool,
 ) -> None:
-    """Trains projector and language model on packed questions, `pictures` rows per step and process.
+    """Trains projector and language model on packed questions, `pictures` rows per step.
 
-    `whole`: all 576 patches; else each picture's best 24, with as many rows without picture. `drills`: share of
+    `whole`: all 576 patches; else each picture's best 32, with as many rows without picture. `drills`: share of
     drills at the start; it falls to a sixth."""
     every = torch.arange(PATCHES)
     length = LENGTH if whole else LENGTH // 2
-    held_out = build_library(model, 32, (5, 0))
+    held_out = build_library(model, 48, plan.seed, held_out=True)
 
     def batch(
         rng: np.random.Generator, library: Library, chosen: list[int], share: float
@@ -124,10 +126,11 @@ def train_language(
         rows = [picture_row(rng, library.scenes[i], WEIGHTS, share, length) for i in chosen]
         patches = every.expand(len(chosen), -1) if whole else library.best[chosen]
         wanted = patches[:, :, None].expand(-1, -1, library.features.shape[2])
-        return library.features[chosen].gather(1, wanted), patches, pack(rows, length)
+        features = library.features[chosen].gather(1, wanted)
+        return features.to(DEVICE), patches.to(DEVICE), pack(rows, length)
 
     def cost(features: Tensor, patches: Tensor, packed: Packed) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(DEVICE.type, torch.bfloat16):
             logits, asked = answer_logits(model, features, patches, packed)
         return F.cross_entropy(logits, packed.labels[asked])
 
@@ -138,8 +141,8 @@ def train_language(
         blind = 0 if whole else pictures // 2 if progress < 0.5 else pictures // 4
         if blind:
             rows = pack([text_row(rng, length) for _ in range(blind)], length)
-            nothing = torch.zeros(blind, 0, library.features.shape[2])
-            total = total + 0.5 * cost(nothing, torch.zeros(blind, 0, dtype=torch.long), rows)
+            nothing = torch.zeros(blind, 0, library.features.shape[2], device=DEVICE)
+            total = total + 0.5 * cost(nothing, torch.zeros(blind, 0, dtype=torch.long, device=DEVICE), rows)
         return total
 
     @torch.no_grad()
@@ -147,7 +150,7 @@ def train_language(
         rng, scores = np.random.default_rng(99), []
         for start in range(0, len(held_out.scenes), 16):
             features, patches, packed = batch(rng, held_out, list(range(start, start + 16)), 0.0)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(DEVICE.type, torch.bfloat16):
                 scores.append(accuracy(*answer_logits(model, features, patches, packed), packed))
         return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
@@ -157,25 +160,23 @@ def train_language(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=3000, help="scenes each process draws for the language stages")
-    arguments = parser.parse_args()
-    rank, _ = start_workers()
+    parser.add_argument("--seed", type=int, default=0, help="of weights, scenes and questions")
+    seed = parser.parse_args().seed
     vocabulary = len(build_tokenizer())
-    model = build_model(vocabulary, SPECIAL.index("<image>"), LAYERS_FIRST, seed=0)
+    model = build_model(vocabulary, SPECIAL.index("<image>"), LAYERS_FIRST, seed)
     model.set_attn_implementation(attention.NAME)
-    train_pretext(model, STEPS["vision"])
+    train_vision(model, seed, STEPS["vision"])
     model.model.vision_tower.requires_grad_(False)
-    train_projector(model, STEPS["projector"])
-    name_attributes(model)
-    library = build_library(model, arguments.pictures, (3, rank))
-    patches = Plan("patches", STEPS["patches"], rate=3e-3, end=0.1, seed=3)
+    name_attributes(model, seed)
+    library = build_library(model, PICTURES, seed)
+    patches = Plan(seed, "patches", STEPS["patches"], rate=3e-3, end=0.1)
     train_language(model, library, patches, pictures=8, drills=0.85, whole=False)
-    whole = Plan("whole", STEPS["whole"], rate=1.5e-3, seed=4)
+    whole = Plan(seed, "whole", STEPS["whole"], rate=1.5e-3)
     train_language(model, library, whole, pictures=4, drills=0.8, whole=True)
     deep = grow(model, LAYERS_FINAL)
     deep.set_attn_implementation(attention.NAME)
     deep.model.vision_tower.requires_grad_(False)
-    final = Plan("deep", STEPS["deep"], rate=1e-3, warmup=40, seed=5)
+    final = Plan(seed, "deep", STEPS["deep"], rate=1e-3, warmup=40)
     train_language(deep, library, final, pictures=4, drills=0.1, whole=True)
 
 
