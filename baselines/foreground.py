@@ -17,9 +17,9 @@ from adaptinfer_eval.pruning.attention import Attention, Embeddings, per_sample
 class Foreground(LayerMethod):
     """Random tokens of the foreground, then of the rest, at AdaptInfer's places and counts; the question is not read.
 
-    Foreground is what looks unlike most of the image: tokens whose embedding is farther than the mean distance from
-    the image's typical one, the median in each dimension. `seed` draws one order of the vision tokens; all samples and
-    stages go by it, so answers do not depend on the batch.
+    Foreground is what looks unlike most of the image: tokens whose embedding, cut to the mean length if it is longer,
+    is far from the image's typical one (the median in each dimension), where two means part near from far. `seed`
+    draws one order of the vision tokens; all samples and stages go by it, so answers do not depend on the batch.
     """
 
     seed: int = 0
@@ -41,5 +41,17 @@ class Foreground(LayerMethod):
 def foreground(vision: Tensor, mask: Tensor) -> Tensor:
     """Which tokens of `vision` (B, V, D) are unlike the rest, (B, V) bool; `mask` (B, V) is False on padding."""
     tokens = vision.float().masked_fill(~mask[..., None], torch.nan)
+    length = torch.linalg.vector_norm(tokens, dim=2, keepdim=True)
+    # Projectors make some tokens many times longer than others; length alone is no difference in what is seen.
+    tokens = tokens * (length.nanmean(1, keepdim=True) / length).clamp(max=1)
     distance: Tensor = torch.linalg.vector_norm(tokens - tokens.nanmedian(1, keepdim=True).values, dim=2)
-    return distance > distance.nanmean(1, keepdim=True)  # never on padding: its distance is NaN
+    return distance > _middle(distance)  # never on padding: its distance is NaN
+
+
+def _middle(distance: Tensor) -> Tensor:
+    """Where near ends and far begins, (B, 1): two means, found from the mean of all (Ridler and Calvard, 1978)."""
+    middle = distance.nanmean(1, keepdim=True)
+    for _ in range(10):
+        near, far = (distance.where(side, torch.nan) for side in (distance <= middle, distance > middle))
+        middle = (near.nanmean(1, keepdim=True) + far.nanmean(1, keepdim=True)) / 2
+    return middle
