@@ -22,6 +22,8 @@ MARKS = (
     "M-1.5-4.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z",  # plus
     "M-4.5-4.5h9l-9 9h9z",  # hourglass
     "M0-5 4.8-1.5 2.9 4h-5.8l-4.8-5.5z",  # pentagon
+    "M-4.8 0 3.4-4.6v9.2z",  # triangle, point to the left
+    "M-4.5-1.2h9v2.4h-9z",  # bar
 )
 """Shapes around the origin: lines stay apart without colour."""
 
