@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from adaptinfer_eval.sweep.cells import Cell, Setting
-from adaptinfer_eval.sweep.config import MethodEntry
+from adaptinfer_eval.sweep.config import MethodEntry, SweepError, load_config
 from adaptinfer_eval.sweep.dispatch import dispatch
-from adaptinfer_eval.sweep.shards import Shard, ShardQueue, shards
+from adaptinfer_eval.sweep.shards import Shard, ShardQueue, in_batches, shards
 from adaptinfer_eval.sweep.worker import Answered, Event, Failed, Finished, Lost, Ready
 
 CELLS = [Cell("llava", Setting(MethodEntry(name=name)), "mme") for name in ("vanilla", "fastv", "tome", "random")]
@@ -26,6 +27,12 @@ def test_what_is_done_is_not_asked_again_also_in_parts_of_batches() -> None:
     done = NOTHING | {CELLS[0].id: {1, 2, 3}, CELLS[1].id: {1}, CELLS[2].id: {2}}
     found = [(shard.docs, shard.cells) for shard in shards({"mme": [[3, 1], [2]]}, CELLS, done)]
     assert found == [((3,), (CELLS[1],)), ((3, 1), tuple(CELLS[2:])), ((2,), (CELLS[1], CELLS[3]))]
+
+
+def test_a_checkpoint_without_a_tokenizer_ends_the_sweep(tmp_path: Path) -> None:
+    config = load_config("mini").model_copy(update={"pretrained": str(tmp_path)})
+    with pytest.raises(SweepError, match=r"tokenizer of .* could not be loaded"):
+        in_batches(config, {})
 
 
 @pytest.mark.parametrize(("workers", "taken"), [(1, [4, 4]), (2, [4, 2, 1, 1]), (8, [1, 1, 1, 1, 1, 1, 1, 1])])
