@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from setting import in_turn, seconds
 from tabulate import tabulate
-from torch.profiler import profile
+from torch.profiler import ProfilerActivity, profile
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.sweep.config import load_config
@@ -59,7 +59,7 @@ def main() -> None:
     def products(method: ae.Method) -> float:
         """Seconds for a question. Every batch is one question, 8 times: nothing is padded."""
         model.method, model.batch_size = method, BATCH
-        with profile() as profiled:
+        with profile(activities=[ProfilerActivity.CPU]) as profiled:
             for of_task in instances:
                 model.generate_until(of_task[:1] * BATCH)
         taken: float = sum(event.self_cpu_time_total for event in profiled.key_averages() if event.key in PRODUCTS)
