@@ -108,7 +108,7 @@ def test_keeps_what_adaptinfer_keeps_for_the_other_question(checkpoint: Path, op
         (alone,) = kept_by(adaptinfer, adaptinfer.encode([adaptinfer.prompt([("user", [*map(Image, images), text])])]))
         others.append(alone)
     assert kept == others
-    own = kept_by(adaptinfer, control.load(requests, False)[1])
+    own = kept_by(adaptinfer, control.load_batch(requests))
     differ = [mine != theirs for mine, theirs in zip(own, kept, strict=True)]
     assert differ == [bool(entry["images"]) for entry in DOCUMENTS]
 

@@ -39,7 +39,7 @@ def test_questions_that_divide_methods_most_come_first_in_turn_from_every_task_a
     assert choose({}, 3) == []
 
 
-@pytest.mark.parametrize("pretrained", ["tasks/mini/model", str(shipped("tasks/mini/model"))])
+@pytest.mark.parametrize("pretrained", ["tasks/mini/model", "tasks/mini/model_seed1", str(shipped("tasks/mini/model"))])
 def test_the_toy_model_is_told_by_any_path(pretrained: str) -> None:
     notice = notices(load_config("mini", [f"pretrained={pretrained}"]), [])[-1]
     assert (notice.headline, notice.kind) == ("Not real weights.", "warning")

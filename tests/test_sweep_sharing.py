@@ -11,6 +11,7 @@ from lmms_tiny import save_tiny_llava
 from sweeps import run, same_results, small_sweep
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
+from adaptinfer_eval.models import base
 from adaptinfer_eval.sweep.config import SweepConfig
 
 
@@ -41,3 +42,17 @@ def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monke
     images = 6 * 2  # of two tasks; each is encoded once, and once more for either budget of ToMe
     # Alone, every cell encodes; `other_question` does it for both of its questions.
     assert encoded == {"sharing": 3 * images, "alone": 21 * images}
+
+
+def test_a_missing_other_question_fails_only_who_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any) -> Any:
+        raise ValueError("no other question")
+
+    monkeypatch.setattr(base, "other_question", missing)
+    checkpoint = save_tiny_llava(tmp_path / "tiny", layers=8)
+    methods = "methods=vanilla,other_question"
+    records, failed, _ = run(small_sweep(checkpoint, tmp_path / "sweep", methods, "budgets=16", "limit=2"))
+    assert {record["method"] for record in records.values() if record["status"] == "done"} == {"vanilla"}
+    lost = [record for record in records.values() if record["method"] == "other_question"]
+    assert len(lost) == len(failed) == 2
+    assert all("no other question" in record["reason"] for record in lost)

@@ -49,13 +49,13 @@ class Batch:
     """Prompts and the model's inputs for them, on the CPU, left-padded; input_ids (B, L).
 
     `features`: what the vision tower made of the images, where they have been encoded already. `other`: the same images
-    under other prompts, for methods that follow what another keeps there.
+    under other prompts, for methods that follow what another keeps there; or why there are none.
     """
 
     prompts: Sequence[Prompt]
     inputs: Any
     features: BaseModelOutputWithPooling | None = None
-    other: Batch | None = None
+    other: Batch | Exception | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,8 @@ class Answering(ABC):
     def _after_leader(self, batch: Batch) -> Method:
         """The method, told what its leader keeps of the batch's images under the other prompts."""
         assert isinstance(self.method, FollowingMethod)
+        if isinstance(batch.other, Exception):
+            raise batch.other
         if batch.other is None:
             raise ValueError(f"{self.method.name} needs other prompts about the same images: load the batch with them")
         other = replace(batch.other, features=batch.features)

@@ -162,19 +162,22 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         counts = [TokenCounts(c.vision_tokens + c.text_tokens, c.generated_tokens) for c in costs]
         return [GenerationResult(a.text, count) for a, count in zip(answers, counts, strict=True)]
 
-    def load(self, requests: Sequence[Request], other: bool | None = None) -> tuple[Sequence[Request], Batch]:
-        """The requests, and the model's inputs for them. May run in another thread while a batch is being answered.
+    def load(self, requests: Sequence[Request]) -> tuple[Sequence[Request], Batch]:
+        """The requests, and what the method needs to answer them. May run in a thread beside the one that answers."""
+        batch = self.load_batch(requests)
+        return requests, self.with_others(requests, batch) if isinstance(self.method, FollowingMethod) else batch
 
-        `other`: whether to load other questions about the same images too; None: if the model's method needs them.
-        """
+    def load_batch(self, requests: Sequence[Request]) -> Batch:
+        """The model's inputs for the requests, for any method but those that follow another prompt."""
         prompts = [self._prompt(request) for request in requests]
         with self.naming(requests):
-            batch = self.encode(prompts)
-        if isinstance(self.method, FollowingMethod) if other is None else other:
-            others = [self._other_prompt(request) for request in requests]
-            with self.naming(requests):
-                batch = replace(batch, other=self.encode(others))
-        return requests, batch
+            return self.encode(prompts)
+
+    def with_others(self, requests: Sequence[Request], batch: Batch) -> Batch:
+        """`batch` with other questions about the same images."""
+        others = [self._other_prompt(request) for request in requests]
+        with self.naming(requests):
+            return replace(batch, other=self.encode(others))
 
     def _prompt(self, request: Request) -> Prompt:
         with self.naming([request]):

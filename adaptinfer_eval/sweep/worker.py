@@ -6,7 +6,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
 from typing import Any
 
@@ -152,8 +152,14 @@ class Worker:
         return [self.questions[shard.task][doc] for doc in shard.docs]
 
     def _load(self, shard: Shard) -> Batch:
-        other = any(isinstance(self._methods[cell.setting.label], FollowingMethod) for cell in shard.cells)
-        batch: Batch = self.model.load(self._requests(shard), other)[1]
+        requests = self._requests(shard)
+        batch: Batch = self.model.load_batch(requests)
+        if not any(isinstance(self._methods[cell.setting.label], FollowingMethod) for cell in shard.cells):
+            return batch
+        try:
+            batch = self.model.with_others(requests, batch)
+        except Exception as error:  # of other questions: not a reason to fail the methods that do not ask them
+            batch = replace(batch, other=error)
         return batch
 
     def _answer(self, cell: Cell, shard: Shard, batch: Batch) -> Answered:

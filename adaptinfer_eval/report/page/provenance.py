@@ -62,9 +62,9 @@ def _limits(records: Sequence[Record]) -> Notice | None:
 
 
 def _toy(config: SweepConfig) -> Notice | None:
-    """The model that is shipped here says nothing about methods on real checkpoints."""
-    toy = shipped("tasks/mini/model")
-    if toy is None or Path(config.checkpoint).resolve() != toy.resolve():
+    """The models that are shipped here say nothing about methods on real checkpoints."""
+    toys = [shipped(f"tasks/mini/{name}") for name in ("model", "model_seed1")]
+    if Path(config.checkpoint).resolve() not in [toy.resolve() for toy in toys if toy]:
         return None
     return Notice(
         "warning",

@@ -1,4 +1,4 @@
-"""Attention for training on a CPU: block rows in bf16 with kept probabilities, about twice as fast as SDPA there.
+"""Attention for training: block rows in bf16 with kept probabilities, on a CPU about twice as fast as SDPA.
 
 The result is ordinary attention; only the mask is known in a compact form: a causal prefix (system prompt and image)
 followed by packed questions, each of which sees the prefix and itself.
@@ -34,7 +34,7 @@ class _BlockedAttention(torch.autograd.Function):
         query, key, value = (query * scale).contiguous(), key.contiguous(), value.contiguous()
         prefix = total if mask is None else total - mask.shape[2]
         blocks = _blocks(prefix, total, causal=mask is not None)
-        future = torch.full((ROWS, ROWS), float("-inf"), dtype=query.dtype).triu(1)
+        future = torch.full((ROWS, ROWS), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
         output, kept = torch.empty_like(query), []
         for b in range(batch):
             for start, end, keys in blocks:
@@ -43,7 +43,7 @@ class _BlockedAttention(torch.autograd.Function):
                     scores[:, :, start:end] += future[: end - start, : end - start]
                 elif mask is not None:
                     scores += mask[b, :, start - prefix : end - prefix, :keys]
-                kept.append(torch.softmax(scores, -1))
+                kept.append(torch.softmax(scores, -1).to(query.dtype))  # autocast on a GPU makes it float32
                 output[b, :, start:end] = torch.bmm(kept[-1], value[b, :, :keys])
         ctx.save_for_backward(query, key, value)
         ctx.kept, ctx.blocks, ctx.scale = kept, blocks, scale  # type: ignore[attr-defined]

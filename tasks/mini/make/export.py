@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig
 
-from tasks.mini.make.loop import Plan
+from tasks.mini.make.loop import checkpoint
 from tasks.mini.make.network import LAYERS_FINAL, LAYERS_FIRST, build_model, grow
 from tasks.mini.make.text import SPECIAL, build_processor, build_tokenizer
 
@@ -29,11 +29,11 @@ def main() -> None:
     asked = parser.parse_args()
     layers = LAYERS_FINAL if asked.stage == "deep" else LAYERS_FIRST
     model = build_model(len(build_tokenizer()), SPECIAL.index("<image>"), layers, asked.seed).cpu()
-    vision = torch.load(Plan(asked.seed, "vision", 0, 0).checkpoint, map_location="cpu")["module"]
+    vision = torch.load(checkpoint(asked.seed, "vision"), map_location="cpu")["module"]
     tower = {name.removeprefix("tower."): weight for name, weight in vision.items() if name.startswith("tower.")}
     model.model.vision_tower.load_state_dict(tower)
     trained = [model.model.multi_modal_projector, model.model.language_model, model.lm_head]
-    saved = torch.load(Plan(asked.seed, asked.stage, 0, 0).checkpoint, map_location="cpu")
+    saved = torch.load(checkpoint(asked.seed, asked.stage), map_location="cpu")
     torch.nn.ModuleList(trained).load_state_dict(saved["module"])
     if layers != LAYERS_FINAL:
         model = grow(model, LAYERS_FINAL).cpu()

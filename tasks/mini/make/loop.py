@@ -16,6 +16,11 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAVE_EVERY = 100
 
 
+def checkpoint(seed: int, stage: str) -> Path:
+    """Where a stage of the model of a seed is kept."""
+    return LOGS / f"seed{seed}" / f"{stage}.pt"
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast a stage of the model of one seed trains. `end`: last learning rate as a share of `rate`."""
@@ -26,10 +31,6 @@ class Plan:
     rate: float
     warmup: int = 100
     end: float = 0.05
-
-    @property
-    def checkpoint(self) -> Path:
-        return LOGS / f"seed{self.seed}" / f"{self.stage}.pt"
 
 
 def _rate(step: int, plan: Plan) -> float:
@@ -45,11 +46,11 @@ def train(
     loss: Callable[[np.random.Generator, float], Tensor],
     evaluate: Callable[[], dict[str, float]],
 ) -> None:
-    """Trains the parameters of `module` that require a gradient and leaves them in `plan.checkpoint`.
+    """Trains the parameters of `module` that require a gradient and leaves them in `checkpoint(seed, stage)`.
 
     `loss(rng, progress)` draws its own batch from rng and returns the loss, with `progress` in 0..1. The rng
     depends on seed, stage and step alone, so that a run that was stopped goes on as if it had not been."""
-    path = plan.checkpoint
+    path = checkpoint(plan.seed, plan.stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups = [

@@ -68,7 +68,7 @@ def build_model(vocab_size: int, image_token: int, layers: int, seed: int) -> Ll
     for layer in model.model.language_model.layers:
         # Lookup from the first step: like attends to like (k = q), and what is attended is copied (o = transposed v).
         heads = layer.self_attn
-        nn.init.orthogonal_(heads.q_proj.weight, gain=0.5)
+        nn.init.orthogonal_(heads.q_proj.weight)
         nn.init.orthogonal_(heads.v_proj.weight)
         heads.k_proj.weight.data.copy_(heads.q_proj.weight)
         heads.o_proj.weight.data.copy_(heads.v_proj.weight.T * 0.3)
@@ -83,6 +83,23 @@ def build_model(vocab_size: int, image_token: int, layers: int, seed: int) -> Ll
     nn.init.normal_(embeddings.class_embedding, std=0.02)
     model.to(DEVICE)  # type: ignore[arg-type]
     return model
+
+
+@torch.no_grad()
+def look_back(model: LlavaForConditionalGeneration, constant: Tensor) -> None:
+    """One head each of the first two layers starts by reading the token one and two places back.
+
+    What is said of a word stands beside it ("red." before, "B." two tokens before it), and heads that know distances
+    take longest to learn. `constant` (width,): a direction that all words share; from it queries and keys are made."""
+    size = TEXT_WIDTH // 2
+    frequencies = 500000.0 ** (-torch.arange(0, size, 2, device=DEVICE) / size)
+    used = (torch.arange(size // 2, device=DEVICE) < 4).float()  # the fast ones: the others hardly tell near distances
+    for distance, layer in enumerate(model.model.language_model.layers[:2], 1):
+        angles = frequencies * distance
+        heads, second = layer.self_attn, slice(size, 2 * size)
+        heads.q_proj.weight[second] = 2 * torch.outer(torch.cat([angles.cos() * used, -angles.sin() * used]), constant)
+        heads.k_proj.weight[second] = 2 * torch.outer(torch.cat([used, 0 * used]), constant)
+        heads.o_proj.weight[:, second] = heads.v_proj.weight[second].T
 
 
 def _waves() -> Tensor:

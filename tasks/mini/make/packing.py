@@ -118,16 +118,16 @@ def picture_drill(rng: Rng, scene: Scene) -> Example | None:
         return _pairs(rng, "What color:", by_shape)
     if form == "shape" and by_color:
         return _pairs(rng, "What shape:", by_color)
-    if form == "read":
+    if form == "read" and signs(scene):
         return _pairs(rng, "What does the sign say:", [(thing.color, thing.text) for thing in signs(scene)])
     if form in ("left", "top"):
         axis, head = (0, "Is on the left or right side:") if form == "left" else (1, "Is on the top or bottom side:")
         places = [(thing.shape, where) for thing in alone(scene, "shape") if (where := side(thing, axis))]
         return _pairs(rng, head, places) if places else None
-    if form == "there":
+    if form == "there" and shapes(scene):
         things = [((thing.color, thing.shape), absent(rng, scene, thing)) for thing in shapes(scene)]
         return _claims(rng, "Is there:", things)
-    if form == "says":
+    if form == "says" and signs(scene):
         texts = [((sign.color, sign.text), (sign.color, misread(rng, scene, sign))) for sign in signs(scene)]
         return _claims(rng, "Does the sign say:", texts)
     if form == "relation":

@@ -24,7 +24,7 @@ def caption(family: str, document: Document) -> str:
 
 
 def main() -> None:
-    figure, axes = plt.subplots(EACH, len(FAMILIES), figsize=(14, 8.4), layout="constrained")
+    figure, axes = plt.subplots(EACH, len(FAMILIES), figsize=(14, 9), layout="constrained")
     for column, family in enumerate(FAMILIES):
         rows = pq.read_table(DATA / f"{family}.parquet").to_pylist()
         for line in range(EACH):

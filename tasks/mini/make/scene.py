@@ -46,7 +46,7 @@ FONT = {  # 5x7, chosen so that no two differ by a pixel or two
     "Z": "11111 00001 00010 00100 01000 10000 11111",
 }
 GLYPHS = "".join(FONT)
-SHAPES, SIGNS, TILES = (6, 8), 3, (10, 12)  # how many of each a picture holds
+SHAPES, SIGNS, TILES = (6, 8), 3, (10, 12)  # of each are tried; what finds no place is left out
 SHAPE_SIZES = (10, 11, 12, 13)
 
 Floats = NDArray[np.float32]

@@ -47,8 +47,9 @@ def main() -> None:
         for key in sorted(keys, key=lambda key: -fmean(ratios[key] for ratios in found)):
             values = [ratios[key] for ratios in found]
             rows.append((f"{budget:g}", key[1], *values, fmean(values), stdev(values)))
-        order = tau(*([ratios[key] for key in keys] for ratios in found[:2]))
-        rows.append((f"{budget:g}", f"*order: tau {order:.2f}*"))
+        if len(keys) > 1:
+            order = tau(*([ratios[key] for key in keys] for ratios in found[:2]))
+            rows.append((f"{budget:g}", f"*order: tau {order:.2f}*"))
     print(tabulate(rows, ("budget", "method", *(folder.name for folder in folders), "mean", "±"), "github", ".1f"))
 
 

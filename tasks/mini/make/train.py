@@ -1,8 +1,9 @@
 """Trains the tiny LLaVA: python -m tasks.mini.make.train [--seed N]  (from the repository's root)
 
 Stages: vision tower and projector, eight layers on each picture's best patches, eight layers on all 576 patches,
-32 layers on all 576 patches. Checkpoints and curves go to logs/mini/seedN; started again, it goes on where it stopped.
-Nothing here drops tokens after the third stage. On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
+32 layers on all 576 patches. Checkpoints and curves go to logs/mini/seedN; started again, it goes on where it stopped
+(to start over, or after a change of the world, delete that folder). Nothing here drops tokens after the second stage.
+On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tasks.mini.make import attention
-from tasks.mini.make.loop import DEVICE, LOGS, Plan, train
+from tasks.mini.make.loop import DEVICE, Plan, checkpoint, train
 from tasks.mini.make.network import (
     LAYERS_FINAL,
     LAYERS_FIRST,
@@ -30,7 +31,7 @@ from tasks.mini.make.scene import draw_scene, render
 from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
 from tasks.mini.make.vision import name_attributes, train_vision
 
-STEPS = {"vision": 2600, "patches": 2000, "whole": 2000, "deep": 1200}
+STEPS = {"vision": 2600, "patches": 1500, "whole": 1500, "deep": 600}
 PICTURES = 5000  # scenes for the language stages
 WEIGHTS = np.array([0.36, 0.24, 0.12, 0.12, 0.16])  # of the families in a row, in the order of FAMILIES
 LENGTH = 384  # text positions per row
@@ -48,8 +49,8 @@ class Library:
 
 @torch.no_grad()
 def build_library(model: LlavaForConditionalGeneration, count: int, seed: int, held_out: bool = False) -> Library:
-    """`count` scenes, drawn for this model alone; those held out are the same for all."""
-    path = LOGS / f"seed{seed}" / f"library-{'held-out' if held_out else count}.pt"
+    """At least `count` scenes, drawn for this model alone; those held out are the same for all."""
+    path = checkpoint(seed, f"library-{'held-out' if held_out else count}")
     if path.exists():
         return Library(*torch.load(path, weights_only=False))
     rng = np.random.default_rng((5,) if held_out else (3, seed))
@@ -62,7 +63,8 @@ def build_library(model: LlavaForConditionalGeneration, count: int, seed: int, h
         best += [best_patches(rng, scene, BEST) for scene in some]
         scenes += some
     parts = scenes, torch.cat(features), torch.stack(best)
-    torch.save(parts, path)
+    torch.save(parts, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
     return Library(*parts)
 
 
@@ -109,13 +111,14 @@ def train_language(
     library: Library,
     plan: Plan,
     pictures: int,
+    texts: int,
     drills: float,
     whole: bool,
 ) -> None:
     """Trains projector and language model on packed questions, `pictures` rows per step.
 
-    `whole`: all 576 patches; else each picture's best 32, with as many rows without picture. `drills`: share of
-    drills at the start; it falls to a sixth."""
+    `texts`: rows without picture, half as many in the second half. `drills`: share of drills at the start; it falls to
+    a sixth. `whole`: all 576 patches; else each picture's best 32."""
     every = torch.arange(PATCHES)
     length = LENGTH if whole else LENGTH // 2
     held_out = build_library(model, 48, plan.seed, held_out=True)
@@ -138,9 +141,8 @@ def train_language(
         share = drills * max(1 / 6, 1 - progress)
         chosen = rng.integers(0, len(library.scenes), pictures).tolist()
         total = cost(*batch(rng, library, chosen, share))
-        blind = 0 if whole else pictures // 2 if progress < 0.5 else pictures // 4
-        if blind:
-            rows = pack([text_row(rng, length) for _ in range(blind)], length)
+        if blind := texts if progress < 0.5 else texts // 2:
+            rows = pack([text_row(rng, LENGTH // 2) for _ in range(blind)], LENGTH // 2)
             nothing = torch.zeros(blind, 0, library.features.shape[2], device=DEVICE)
             total = total + 0.5 * cost(nothing, torch.zeros(blind, 0, dtype=torch.long, device=DEVICE), rows)
         return total
@@ -170,14 +172,14 @@ def main() -> None:
     name_attributes(model, seed)
     library = build_library(model, PICTURES, seed)
     patches = Plan(seed, "patches", STEPS["patches"], rate=3e-3, end=0.1)
-    train_language(model, library, patches, pictures=8, drills=0.85, whole=False)
+    train_language(model, library, patches, pictures=8, texts=4, drills=0.85, whole=False)
     whole = Plan(seed, "whole", STEPS["whole"], rate=1.5e-3)
-    train_language(model, library, whole, pictures=4, drills=0.8, whole=True)
+    train_language(model, library, whole, pictures=4, texts=4, drills=0.8, whole=True)
     deep = grow(model, LAYERS_FINAL)
     deep.set_attn_implementation(attention.NAME)
     deep.model.vision_tower.requires_grad_(False)
     final = Plan(seed, "deep", STEPS["deep"], rate=1e-3, warmup=40)
-    train_language(deep, library, final, pictures=4, drills=0.1, whole=True)
+    train_language(deep, library, final, pictures=4, texts=0, drills=0.1, whole=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration
 
 from tasks.mini.make.loop import DEVICE, Plan, train
-from tasks.mini.make.network import TEXT_WIDTH, VISION_WIDTH, patch_features
+from tasks.mini.make.network import TEXT_WIDTH, VISION_WIDTH, look_back, patch_features
 from tasks.mini.make.scene import (
     COLORS,
     GLYPHS,
@@ -73,10 +73,10 @@ def _codes(labels: list[PatchLabels]) -> Tensor:
 
 
 def _directions(seed: int) -> Tensor:
-    """Orthonormal rows, one direction of the language model's width for each column of the codes."""
+    """Orthonormal rows (64, 64): a direction of the language model's width for each column of the codes, and more."""
     random = torch.randn(TEXT_WIDTH, TEXT_WIDTH, generator=torch.Generator().manual_seed(seed))
     directions: Tensor = torch.linalg.qr(random)[0]
-    return directions[: sum(map(len, WORDS.values()))].to(DEVICE)
+    return directions.to(DEVICE)
 
 
 class Pretext(nn.Module):
@@ -87,7 +87,7 @@ class Pretext(nn.Module):
         self.tower, self.projector = model.model.vision_tower, model.model.multi_modal_projector
         self.heads = nn.ModuleDict({name: nn.Linear(VISION_WIDTH, len(weights)) for name, weights in HEADS.items()})
         self.center = nn.Linear(VISION_WIDTH, 2)
-        self.directions = _directions(seed)
+        self.directions = _directions(seed)[: sum(map(len, WORDS.values()))]
 
     def loss(self, features: Tensor, labels: list[PatchLabels]) -> Tensor:
         """Sum of the heads' and the projector's losses; features (B, 576, width)."""
@@ -140,7 +140,10 @@ def name_attributes(model: LlavaForConditionalGeneration, seed: int) -> None:
     """Starts the words for what a patch can show in the directions that the projector gives these attributes."""
     embedding = model.model.language_model.embed_tokens.weight
     words = [word for group in WORDS.values() for word in group]
-    for word, direction in zip(words, _directions(seed), strict=True):
+    directions = _directions(seed)
+    for word, direction in zip(words, directions, strict=False):
         if word:
             embedding[tokens(word)[-1]] = 4 * direction
     model.lm_head.weight.copy_(embedding / 10)
+    embedding += torch.outer(2 - embedding @ directions[-1], directions[-1])
+    look_back(model, directions[-1])
