@@ -92,7 +92,7 @@ class Pretext(nn.Module):
     def loss(self, features: Tensor, labels: list[PatchLabels]) -> Tensor:
         """Sum of the heads' and the projector's losses; features (B, 576, width)."""
         error: Tensor = self.center(features) - _stack(labels, "center")
-        total = error[_stack(labels, "kind") > 0].abs().mean() * 4
+        total: Tensor = error[_stack(labels, "kind") > 0].abs().mean() * 4
         for name, weights in HEADS.items():
             logits, target = self.heads[name](features).flatten(0, 1), _stack(labels, name).flatten()
             total = total + F.cross_entropy(logits, target, torch.tensor(weights, device=DEVICE), ignore_index=-100)
@@ -122,7 +122,8 @@ def train_vision(model: LlavaForConditionalGeneration, seed: int, steps: int) ->
 
     def features(pictures: Tensor) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            return patch_features(model, pictures).float()
+            seen: Tensor = patch_features(model, pictures).float()
+        return seen
 
     def loss(rng: np.random.Generator, _: float) -> Tensor:
         pictures, labels = _draw(rng, PICTURES_PER_STEP)
