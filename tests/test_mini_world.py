@@ -76,7 +76,8 @@ def _train(steps: int) -> torch.Tensor:
         if next(left, None) is None:
             raise KeyboardInterrupt
         inputs = torch.from_numpy(rng.random((4, 3), np.float32)).to(loop.DEVICE)
-        return (module(inputs) - progress).pow(2).mean()
+        error: torch.Tensor = module(inputs) - progress
+        return error.pow(2).mean()
 
     with contextlib.suppress(KeyboardInterrupt):
         loop.train(loop.Plan(0, "stage", 6, rate=0.1, warmup=2), module, loss, dict)

@@ -24,7 +24,7 @@ def caption(family: str, document: Document) -> str:
 
 
 def main() -> None:
-    figure, axes = plt.subplots(EACH, len(FAMILIES), figsize=(14, 9), layout="constrained")
+    figure, axes = plt.subplots(EACH, len(FAMILIES), figsize=(14, 8.4), layout="constrained")
     for column, family in enumerate(FAMILIES):
         rows = pq.read_table(DATA / f"{family}.parquet").to_pylist()
         for line in range(EACH):
@@ -34,7 +34,7 @@ def main() -> None:
             axis.set_title(f"mini_{family}" if line == 0 else "", fontsize=12, fontweight="bold")
             axis.text(0, -0.03, caption(family, document), transform=axis.transAxes, va="top", fontsize=9)
             axis.axis("off")
-    figure.savefig(SAMPLES, dpi=80)
+    figure.savefig(SAMPLES, dpi=80, bbox_inches="tight")
 
 
 if __name__ == "__main__":

@@ -98,7 +98,8 @@ class Pretext(nn.Module):
             total = total + F.cross_entropy(logits, target, torch.tensor(weights, device=DEVICE), ignore_index=-100)
         wrong = (self.projector(features) * SCALE - _codes(labels) @ self.directions).pow(2).mean(-1)
         weight = 1 + 9 * _stack(labels, "part")
-        return total + 10 * (wrong * weight).sum() / weight.sum()
+        total += 10 * (wrong * weight).sum() / weight.sum()
+        return total
 
     def accuracy(self, features: Tensor, labels: list[PatchLabels]) -> dict[str, float]:
         """Share of parts' patches of which the projector says the right thing, and the mean error of the centre."""
