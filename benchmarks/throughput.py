@@ -5,8 +5,8 @@
 The shipped model through its lmms-eval wrapper, from documents to answers: images are decoded and prompts tokenised in
 a thread of their own while the model answers. Batch sizes take turns; printed are medians over the runs.
 
-"products" is what matrix products and attention take of a question in an unpadded batch, by torch's profiler. A batch
-has to do them for every question, so "at most" is the ratio if it cost nothing else.
+"products" is what matrix products and attention take of a question (the first of each task) in an unpadded batch, by
+torch's profiler. A batch has to do them for every question, so "at most" is about the ratio if it cost nothing else.
 """
 
 from __future__ import annotations
