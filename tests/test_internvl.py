@@ -186,7 +186,7 @@ def test_lmms_eval_runs_a_task(load: Callable[..., Any], manager: TaskManager, s
             model=model,
             tasks=["mini_mme"],
             task_manager=manager,
-            limit=4,
+            limit=8,
             datetime_str=f"batch {batch_size}",
             bootstrap_iters=0,
         )
@@ -195,7 +195,7 @@ def test_lmms_eval_runs_a_task(load: Callable[..., Any], manager: TaskManager, s
 
     (alone, audit), (together, _) = run(1), run(4)
     assert alone == together
-    assert (audit["requests"], audit["vision_tokens"]) == (4, 36)
+    assert (audit["requests"], audit["vision_tokens"]) == (8, 36)
     assert audit["schedule"] == "0:20,1:10,2:5"
 
 

@@ -94,7 +94,7 @@ def test_scores_of_a_worse_method_are_seen(
         change(copied, f"llava-adaptinfer-64-{task}", score=records[f"llava-random-64-{task}"]["score"])
     assert call(monkeypatch, "regress", "ci", "--results", copied) == 1
     failures = [line for line in capsys.readouterr().out.splitlines() if "DROP" in line]
-    assert READING in failures[0]
+    assert any(READING in line for line in failures)
 
 
 def test_missing_failed_and_refused_cells_are_failures(
