@@ -21,6 +21,12 @@ def checkpoint(seed: int, stage: str) -> Path:
     return LOGS / f"seed{seed}" / f"{stage}.pt"
 
 
+def save(state: object, path: Path) -> None:
+    """Writes all of it or nothing: what lies at `path` can be gone on from."""
+    torch.save(state, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
 @dataclass(frozen=True)
 class Plan:
     """How long and how fast a stage of the model of one seed trains. `end`: last learning rate as a share of `rate`."""
@@ -78,8 +84,7 @@ def train(
         done = step + 1
         if done % SAVE_EVERY == 0 or done == plan.steps:
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(), "step": done}
-            torch.save(state, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            save(state, path)
             scores = {name: round(score, 3) for name, score in evaluate().items()}
             line = {"stage": plan.stage, "step": done, "seconds": round(time.time() - began)}
             text = json.dumps(line | {"loss": round(running, 4)} | scores)

@@ -13,6 +13,7 @@ PATCHES = GRID * GRID
 VISION_WIDTH, TEXT_WIDTH = 96, 64
 VISION_LAYERS = 5  # LLaVA reads layer -2, so the last one is never used
 LAYERS_FIRST, LAYERS_FINAL = 8, 32
+ROPE_THETA = 500000.0
 
 
 def build_config(vocab_size: int, image_token: int, layers: int) -> LlavaConfig:
@@ -36,7 +37,7 @@ def build_config(vocab_size: int, image_token: int, layers: int) -> LlavaConfig:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         rms_norm_eps=1e-6,
-        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
         bos_token_id=1,
         eos_token_id=2,
         pad_token_id=0,
@@ -92,7 +93,7 @@ def look_back(model: LlavaForConditionalGeneration, constant: Tensor) -> None:
     What is said of a word stands beside it ("red." before, "B." two tokens before it), and heads that know distances
     take longest to learn. `constant` (width,): a direction that all words share; from it queries and keys are made."""
     size = TEXT_WIDTH // 2
-    frequencies = 500000.0 ** (-torch.arange(0, size, 2, device=DEVICE) / size)
+    frequencies = ROPE_THETA ** (-torch.arange(0, size, 2, device=DEVICE) / size)
     used = (torch.arange(size // 2, device=DEVICE) < 4).float()  # the fast ones: the others hardly tell near distances
     for distance, layer in enumerate(model.model.language_model.layers[:2], 1):
         angles = frequencies * distance

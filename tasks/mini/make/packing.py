@@ -15,6 +15,7 @@ from tasks.mini.make.questions import (
     ANIMALS,
     COLOR_OF,
     FAMILIES,
+    Document,
     Scene,
     absent,
     alone,
@@ -53,12 +54,13 @@ class Packed:
 
 def harness_examples(rng: Rng, scene: Scene, family: str) -> list[Example]:
     """Questions of one family as the harness asks them, with the answer and </s> to predict."""
-    examples = []
-    for document in FAMILIES[family](rng, scene):
-        prompt = tokens("\n" + question_text(family, document))
-        answer = [*tokens(" " + answer_text(family, document)), END]
-        examples.append((prompt + answer, [False] * len(prompt) + [True] * len(answer)))
-    return examples
+    return [_asked(family, document) for document in FAMILIES[family](rng, scene)]
+
+
+def _asked(family: str, document: Document) -> Example:
+    prompt = tokens("\n" + question_text(family, document))
+    answer = [*tokens(" " + answer_text(family, document)), END]
+    return prompt + answer, [False] * len(prompt) + [True] * len(answer)
 
 
 def _spell(*parts: tuple[str, bool]) -> Example:
@@ -172,9 +174,7 @@ def text_drill(rng: Rng) -> Example:
     while True:  # the half of ScienceQA that needs no picture
         document = FAMILIES["scienceqa"](rng, blank)[0]
         if document["topic"] == "text":
-            prompt = tokens("\n" + question_text("scienceqa", document))
-            answer = [*tokens(" " + answer_text("scienceqa", document)), END]
-            return prompt + answer, [False] * len(prompt) + [True] * len(answer)
+            return _asked("scienceqa", document)
 
 
 def pack(rows: list[list[tuple[Example, int]]], length: int) -> Packed:

@@ -222,16 +222,17 @@ def patch_labels(things: list[Thing]) -> PatchLabels:
     glyph, slot = (np.full((GRID, GRID), -100, np.int64) for _ in range(2))
     center, most = np.zeros((GRID, GRID, 2), np.float32), np.zeros((GRID, GRID), np.float32)
     for thing in things:
-        cover = _cover(thing)
+        cover, middle = _cover(thing), np.array(thing.center, np.float32) / SIDE
+        of_thing = KINDS.index(thing.shape or thing.kind), 1 + COLOR_NAMES.index(thing.color)
         hit, grazed = (cover >= 3) & (cover > most), (cover > 0) & (cover < 3) & (most == 0)
         kind[grazed] = color[grazed] = -100
-        kind[hit], color[hit] = KINDS.index(thing.shape or thing.kind), 1 + COLOR_NAMES.index(thing.color)
-        most[hit], center[hit] = cover[hit], np.array(thing.center, np.float32) / SIDE
+        kind[hit], color[hit] = of_thing
+        most[hit], center[hit] = cover[hit], middle
         for i, (x, y) in enumerate(thing_parts(thing)):
             spot = y // PATCH, x // PATCH
             part[spot] = 1
-            kind[spot], color[spot] = KINDS.index(thing.shape or thing.kind), 1 + COLOR_NAMES.index(thing.color)
-            center[spot] = np.array(thing.center, np.float32) / SIDE
+            kind[spot], color[spot] = of_thing
+            center[spot] = middle
             if thing.text:
                 glyph[spot], slot[spot] = GLYPHS.index(thing.text[i]), i
     return PatchLabels(kind.ravel(), color.ravel(), part.ravel(), glyph.ravel(), slot.ravel(), center.reshape(-1, 2))

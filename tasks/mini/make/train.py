@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tasks.mini.make import attention
-from tasks.mini.make.loop import DEVICE, Plan, checkpoint, train
+from tasks.mini.make.loop import DEVICE, Plan, checkpoint, save, train
 from tasks.mini.make.network import (
     LAYERS_FINAL,
     LAYERS_FIRST,
@@ -63,8 +63,7 @@ def build_library(model: LlavaForConditionalGeneration, count: int, seed: int, h
         best += [best_patches(rng, scene, BEST) for scene in some]
         scenes += some
     parts = scenes, torch.cat(features), torch.stack(best)
-    torch.save(parts, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
+    save(parts, path)
     return Library(*parts)
 
 
