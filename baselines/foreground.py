@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, Embeddings, per_sample
+from adaptinfer_eval.pruning.attention import Attention, Embeddings, draw_lots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +30,8 @@ class Foreground(LayerMethod):
     def prepare(self, embeddings: Embeddings) -> Tensor:
         """The order in which tokens are kept, (B, V): the lot of each, below 0 outside the foreground."""
         mask = embeddings.vision_mask
-        lots = torch.rand(mask.shape[1], generator=torch.Generator().manual_seed(self.seed))
-        return per_sample(lots.tolist(), mask.device).T - (~foreground(embeddings.vision, mask)).float()
+        lots = draw_lots(self.seed, mask.shape[1], mask.device)
+        return lots - (~foreground(embeddings.vision, mask)).float()
 
     def score(self, attention: Attention) -> Tensor:
         assert attention.prepared is not None

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, per_sample
+from adaptinfer_eval.pruning.attention import Attention, draw_lots
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,5 +26,4 @@ class Random(LayerMethod):
 
     def score(self, attention: Attention) -> Tensor:
         mask = attention.vision_mask
-        lots = torch.rand(mask.shape[1], generator=torch.Generator().manual_seed(self.seed))
-        return per_sample(lots.tolist(), mask.device).T.expand(mask.shape)
+        return draw_lots(self.seed, mask.shape[1], mask.device).expand(mask.shape)

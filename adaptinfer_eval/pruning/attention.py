@@ -99,3 +99,9 @@ def per_sample(counts: Sequence[float], device: torch.device) -> Tensor:
         return torch.full((len(counts), 1), counts[0], device=device)
     on_host = torch.tensor(counts, pin_memory=device.type == "cuda")
     return on_host.to(device, non_blocking=True)[:, None]
+
+
+def draw_lots(seed: int, tokens: int, device: torch.device) -> Tensor:
+    """A lot in 0 … 1 for each of `tokens` vision tokens, (1, tokens): the same for all samples, whatever the device."""
+    lots = torch.rand(tokens, generator=torch.Generator().manual_seed(seed))
+    return per_sample(lots.tolist(), device).T
