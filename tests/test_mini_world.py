@@ -72,11 +72,11 @@ def _train(steps: int) -> torch.Tensor:
     module = torch.nn.Linear(3, 1, device=loop.DEVICE)
     left = iter(range(steps))
 
-    def loss(rng: np.random.Generator, progress: float) -> torch.Tensor:
+    def loss(rng: np.random.Generator) -> torch.Tensor:
         if next(left, None) is None:
             raise KeyboardInterrupt
         inputs = torch.from_numpy(rng.random((4, 3), np.float32)).to(loop.DEVICE)
-        error: torch.Tensor = module(inputs) - progress
+        error: torch.Tensor = module(inputs) - 1
         return error.pow(2).mean()
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -127,7 +127,7 @@ def test_a_packed_question_is_answered_as_if_alone() -> None:
     rng = np.random.default_rng(5)
     things = scene.draw_scene(rng)
     picture = scene.render(rng, things)
-    row = packing.picture_row(rng, things, train.WEIGHTS, drills=0.0, length=256)
+    row = packing.packed_row(rng, things, train.WEIGHTS, 0.0, (), length=256)
     packed = packing.pack([row], 256)
     model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32, device_map=loop.DEVICE)
     processor = AutoProcessor.from_pretrained(MODEL, backend="pil")  # type: ignore[no-untyped-call]

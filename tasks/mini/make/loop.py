@@ -49,13 +49,13 @@ def _rate(step: int, plan: Plan) -> float:
 def train(
     plan: Plan,
     module: nn.Module,
-    loss: Callable[[np.random.Generator, float], Tensor],
+    loss: Callable[[np.random.Generator], Tensor],
     evaluate: Callable[[], dict[str, float]],
 ) -> None:
     """Trains the parameters of `module` that require a gradient and leaves them in `checkpoint(seed, stage)`.
 
-    `loss(rng, progress)` draws its own batch from rng and returns the loss, with `progress` in 0..1. The rng
-    depends on seed, stage and step alone, so that a run that was stopped goes on as if it had not been."""
+    `loss(rng)` draws its own batch from rng and returns the loss. The rng depends on seed, stage and step alone, so
+    that a run that was stopped goes on as if it had not been."""
     path = checkpoint(plan.seed, plan.stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -75,7 +75,7 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = _rate(step, plan)
         rng = np.random.default_rng((plan.seed, *plan.stage.encode(), step))
-        value = loss(rng, step / plan.steps)
+        value = loss(rng)
         value.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

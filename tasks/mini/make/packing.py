@@ -31,11 +31,15 @@ from tasks.mini.make.questions import (
 from tasks.mini.make.scene import COLOR_NAMES, GRID, PATCH, SHAPE_NAMES, Floats, Thing, thing_parts
 from tasks.mini.make.text import SPECIAL, question_text, tokens
 
-# What picture drills ask; what is learnt last comes more often.
-DRILLS = (
-    *("color", "shape", "letter of color", "letter of shape", "liking", "there"),
-    *(*("left", "top", "relation", "says") * 2, *("read",) * 3),
+# What drills ask, in the order in which it is learnt. The first must all be there from the first step: an attribute
+# that nobody looks up, or looks things up by, is lost to the model. Places have but two values, so they come oftener.
+FIRST_DRILLS = (*("left", "top") * 3, *("color", "shape", "read", "whose") * 2, "there")
+ALL_DRILLS = (
+    *("left", "top", "color", "shape", "read", "whose", "there"),
+    *(*("placed", "says", "relation", "text") * 2, "letter of color", "letter of shape", "liking"),
 )
+SIDES = (("Is on the left or right side:", ("left", "right")), ("Is on the top or bottom side:", ("top", "bottom")))
+SIGN_HEAD = "What does the sign say:"
 END = SPECIAL.index("</s>")
 Example = tuple[list[int], list[bool]]  # token ids and which of them are to be predicted
 Rng = np.random.Generator
@@ -68,7 +72,7 @@ def _spell(*parts: tuple[str, bool]) -> Example:
     ids: list[int] = []
     asked: list[bool] = []
     for text, predict in parts:
-        piece = tokens(" " + text)
+        piece = tokens(" " + text) if text else []
         ids += piece
         asked += [predict] * len(piece)
     return ids, asked
@@ -93,11 +97,17 @@ def _lettered(rng: Rng, pairs: list[tuple[str, str]], pool: tuple[str, ...], cou
     return _pairs(rng, head, [(key, "ABCD"[mixed.index(value)]) for key, value in pairs])
 
 
-def _claims(rng: Rng, head: str, claims: list[tuple[tuple[str, str], tuple[str, str]]]) -> Example:
-    """`head`, then the true or the false one of every pair, with Yes or No to predict."""
-    truth = rng.integers(2, size=len(claims)).tolist()
-    said = [(" ".join(claim[1 - true]), ("No", "Yes")[true]) for claim, true in zip(claims, truth, strict=True)]
-    return _pairs(rng, head, said)
+def _claims(rng: Rng, head: str, claims: list[tuple[str, str, str]], settled: bool = True) -> Example | None:
+    """`head`, then of every (subject, truth, falsehood) the subject with one of the two, and Yes or No to predict.
+
+    `settled`: the picture knows but one truth about the subject, so it is predicted as well. To compare, the model
+    must have read: these drills have the heads of those that read."""
+    parts = [(head, False)]
+    for i in rng.permutation(len(claims)):
+        subject, *said = claims[i]
+        true = bool(rng.integers(2))
+        parts += [(subject, False), (said[not true], true and settled), (("No", "Yes")[true], True), (".", False)]
+    return _spell(*parts[:-1]) if claims else None
 
 
 def _relations(rng: Rng, candidates: list[Thing]) -> Example | None:
@@ -111,27 +121,40 @@ def _relations(rng: Rng, candidates: list[Thing]) -> Example | None:
     return _spell(*parts[:-1]) if len(parts) > 1 else None
 
 
-def picture_drill(rng: Rng, scene: Scene) -> Example | None:
+def _places(rng: Rng, scene: Scene, axis: int, claimed: bool) -> Example | None:
+    """The side of every shape; or, if `claimed`, whether it is the one that is said."""
+    head, both = SIDES[axis]
+    places = [(thing.shape, where) for thing in alone(scene, "shape") if (where := side(thing, axis))]
+    if claimed:
+        return _claims(rng, head, [(shape, where, both[1 - both.index(where)]) for shape, where in places])
+    return _pairs(rng, head, places) if places else None
+
+
+def picture_drill(rng: Rng, scene: Scene, form: str) -> Example | None:
     """A list of one-step lookups in the picture: colour of each shape, string of each sign, place, letter, liking."""
     by_shape = [(thing.shape, thing.color) for thing in alone(scene, "shape")]
     by_color = [(thing.color, thing.shape) for thing in alone(scene, "color")]
-    form = choose(rng, DRILLS)
     if form == "color" and by_shape:
         return _pairs(rng, "What color:", by_shape)
     if form == "shape" and by_color:
         return _pairs(rng, "What shape:", by_color)
     if form == "read" and signs(scene):
-        return _pairs(rng, "What does the sign say:", [(thing.color, thing.text) for thing in signs(scene)])
+        return _pairs(rng, SIGN_HEAD, [(sign.color, sign.text) for sign in signs(scene)])
+    if form == "whose" and signs(scene):
+        return _pairs(rng, "What color is the sign:", [(sign.text, sign.color) for sign in signs(scene)])
     if form in ("left", "top"):
-        axis, head = (0, "Is on the left or right side:") if form == "left" else (1, "Is on the top or bottom side:")
-        places = [(thing.shape, where) for thing in alone(scene, "shape") if (where := side(thing, axis))]
-        return _pairs(rng, head, places) if places else None
+        return _places(rng, scene, int(form == "top"), claimed=False)
+    if form == "placed":
+        return _places(rng, scene, int(rng.integers(2)), claimed=True)
     if form == "there" and shapes(scene):
-        things = [((thing.color, thing.shape), absent(rng, scene, thing)) for thing in shapes(scene)]
-        return _claims(rng, "Is there:", things)
+        both = [((thing.color, thing.shape), absent(rng, scene, thing)) for thing in shapes(scene)]
+        return _claims(
+            rng, "Is there:", [("", " ".join(there), " ".join(not_there)) for there, not_there in both], False
+        )
     if form == "says" and signs(scene):
-        texts = [((sign.color, sign.text), (sign.color, misread(rng, scene, sign))) for sign in signs(scene)]
-        return _claims(rng, "Does the sign say:", texts)
+        cut = choose(rng, (1, 3))  # the first glyph or the whole string
+        texts = [(sign.color, sign.text[:cut], misread(rng, scene, sign)[:cut]) for sign in signs(scene)]
+        return _claims(rng, SIGN_HEAD, [text for text in texts if text[1] != text[2]])
     if form == "relation":
         return _relations(rng, alone(scene, "shape"))
     if form == "letter of color" and by_shape:
@@ -194,13 +217,16 @@ def pack(rows: list[list[tuple[Example, int]]], length: int) -> Packed:
     return Packed(*(torch.from_numpy(array).to(DEVICE) for array in (ids, labels, positions, question, family)))
 
 
-def picture_row(rng: Rng, scene: Scene, weights: Floats, drills: float, length: int) -> list[tuple[Example, int]]:
-    """Questions about one scene until `length` is full; `drills` is the share of drills (family number 5)."""
+def packed_row(
+    rng: Rng, scene: Scene, weights: Floats, drills: float, forms: tuple[str, ...], length: int
+) -> list[tuple[Example, int]]:
+    """Questions about one scene until `length` is full; `drills`: share of drills (family number 5), of `forms`."""
     row: list[tuple[Example, int]] = []
     used = 0
     while True:
         if rng.random() < drills:
-            drill = picture_drill(rng, scene)
+            form = choose(rng, forms)
+            drill = text_drill(rng) if form == "text" else picture_drill(rng, scene, form)
             drawn = [(drill, len(FAMILIES))] if drill else []
         else:
             group = int(rng.choice(len(FAMILIES), p=weights))
@@ -210,18 +236,6 @@ def picture_row(rng: Rng, scene: Scene, weights: Floats, drills: float, length: 
             if used > length:
                 return row
             row.append((example, group))
-
-
-def text_row(rng: Rng, length: int) -> list[tuple[Example, int]]:
-    """Text drills until `length` is full."""
-    row: list[tuple[Example, int]] = []
-    used = 0
-    while True:
-        example = text_drill(rng)
-        used += len(example[0]) - 1
-        if used > length:
-            return row
-        row.append((example, len(FAMILIES)))
 
 
 def best_patches(rng: Rng, scene: Scene, count: int) -> Tensor:

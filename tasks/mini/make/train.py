@@ -1,9 +1,9 @@
 """Trains the tiny LLaVA: python -m tasks.mini.make.train [--seed N]  (from the repository's root)
 
-Stages: vision tower and projector, eight layers on each picture's best patches, eight layers on all 576 patches,
-32 layers on all 576 patches. Checkpoints and curves go to logs/mini/seedN; started again, it goes on where it stopped
-(to start over, or after a change of the world, delete that folder). Nothing here drops tokens after the second stage.
-On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
+Stages: vision tower and projector; eight layers on each picture's best patches, first with drills, then with the
+harness's questions; eight layers on all 576 patches; 32 layers on them. The last two drop no tokens.
+Checkpoints and curves go to logs/mini/seedN; started again, it goes on where it stopped (to start over, or after a
+change of the world, delete that folder). On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
 """
 
 import argparse
@@ -25,17 +25,44 @@ from tasks.mini.make.network import (
     grow,
     patch_features,
 )
-from tasks.mini.make.packing import Packed, best_patches, pack, picture_row, text_row
+from tasks.mini.make.packing import ALL_DRILLS, FIRST_DRILLS, Packed, best_patches, pack, packed_row
 from tasks.mini.make.questions import FAMILIES, Scene
 from tasks.mini.make.scene import draw_scene, render
 from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
 from tasks.mini.make.vision import name_attributes, train_vision
 
-STEPS = {"vision": 2600, "patches": 1500, "whole": 1500, "deep": 600}
 PICTURES = 5000  # scenes for the language stages
 WEIGHTS = np.array([0.36, 0.24, 0.12, 0.12, 0.16])  # of the families in a row, in the order of FAMILIES
-LENGTH = 384  # text positions per row
-BEST = 32  # patches per picture in the first language stage
+QUESTION_WEIGHT = 4.0  # of a token of an answer: of a question's dozens it is one or two, of a drill's every second
+BEST = 32  # patches per picture in the first language stages
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a language stage sees: per step `rows` pictures with `length` text positions of questions each, of which
+    `drills` are drills of these `forms`; all 576 patches of a picture if `whole`, else its best 32."""
+
+    plan: Plan
+    rows: int
+    length: int
+    drills: float
+    forms: tuple[str, ...]
+    whole: bool = True
+
+
+def first_stages(seed: int) -> list[Stage]:
+    """Of the model of eight layers."""
+    return [
+        Stage(Plan(seed, "first", 900, rate=3e-3, end=0.2), 8, 192, 1.0, FIRST_DRILLS, whole=False),
+        Stage(Plan(seed, "drills", 900, rate=2.5e-3, end=0.2), 8, 192, 1.0, ALL_DRILLS, whole=False),
+        Stage(Plan(seed, "patches", 2000, rate=2e-3, end=0.1), 8, 256, 0.4, ALL_DRILLS, whole=False),
+        Stage(Plan(seed, "whole", 1500, rate=1.5e-3), 4, 384, 0.25, ALL_DRILLS),
+    ]
+
+
+def last_stage(seed: int) -> Stage:
+    """Of the model of 32 layers."""
+    return Stage(Plan(seed, "deep", 1000, rate=1e-3, warmup=40), 4, 384, 0.15, ALL_DRILLS)
 
 
 @dataclass(frozen=True)
@@ -105,58 +132,36 @@ def accuracy(logits: Tensor, asked: Tensor, packed: Packed) -> dict[str, float]:
     return {name: sum(tally[name]) / len(tally[name]) for name in names if name in tally}
 
 
-def train_language(
-    model: LlavaForConditionalGeneration,
-    library: Library,
-    plan: Plan,
-    pictures: int,
-    texts: int,
-    drills: float,
-    whole: bool,
-) -> None:
-    """Trains projector and language model on packed questions, `pictures` rows per step.
-
-    `texts`: rows without picture, half as many in the second half. `drills`: share of drills at the start; it falls to
-    a sixth. `whole`: all 576 patches; else each picture's best 32."""
+def train_language(model: LlavaForConditionalGeneration, library: Library, stage: Stage) -> None:
+    """Trains projector and language model on packed questions."""
     every = torch.arange(PATCHES)
-    length = LENGTH if whole else LENGTH // 2
-    held_out = build_library(model, 48, plan.seed, held_out=True)
+    held_out = build_library(model, 48, stage.plan.seed, held_out=True)
 
-    def batch(
-        rng: np.random.Generator, library: Library, chosen: list[int], share: float
-    ) -> tuple[Tensor, Tensor, Packed]:
-        rows = [picture_row(rng, library.scenes[i], WEIGHTS, share, length) for i in chosen]
-        patches = every.expand(len(chosen), -1) if whole else library.best[chosen]
+    def answer(rng: np.random.Generator, library: Library, chosen: list[int]) -> tuple[Tensor, Tensor, Packed]:
+        rows = [packed_row(rng, library.scenes[i], WEIGHTS, stage.drills, stage.forms, stage.length) for i in chosen]
+        packed = pack(rows, stage.length)
+        patches = every.expand(len(chosen), -1) if stage.whole else library.best[chosen]
         wanted = patches[:, :, None].expand(-1, -1, library.features.shape[2])
         features = library.features[chosen].gather(1, wanted)
-        return features.to(DEVICE), patches.to(DEVICE), pack(rows, length)
-
-    def cost(features: Tensor, patches: Tensor, packed: Packed) -> Tensor:
         with torch.autocast(DEVICE.type, torch.bfloat16):
-            logits, asked = answer_logits(model, features, patches, packed)
-        return F.cross_entropy(logits, packed.labels[asked])
+            logits, asked = answer_logits(model, features.to(DEVICE), patches.to(DEVICE), packed)
+        return logits, asked, packed
 
-    def loss(rng: np.random.Generator, progress: float) -> Tensor:
-        share = drills * max(1 / 6, 1 - progress)
-        chosen = rng.integers(0, len(library.scenes), pictures).tolist()
-        total = cost(*batch(rng, library, chosen, share))
-        if blind := texts if progress < 0.5 else texts // 2:
-            rows = pack([text_row(rng, LENGTH // 2) for _ in range(blind)], LENGTH // 2)
-            nothing = torch.zeros(blind, 0, library.features.shape[2], device=DEVICE)
-            total = total + 0.5 * cost(nothing, torch.zeros(blind, 0, dtype=torch.long, device=DEVICE), rows)
-        return total
+    def loss(rng: np.random.Generator) -> Tensor:
+        logits, asked, packed = answer(rng, library, rng.integers(0, len(library.scenes), stage.rows).tolist())
+        weight = torch.where(packed.family[asked] < len(FAMILIES), QUESTION_WEIGHT, 1.0)
+        wrong = F.cross_entropy(logits, packed.labels[asked], reduction="none")
+        return (wrong * weight).sum() / weight.sum()
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:
         rng, scores = np.random.default_rng(99), []
         for start in range(0, len(held_out.scenes), 16):
-            features, patches, packed = batch(rng, held_out, list(range(start, start + 16)), 0.0)
-            with torch.autocast(DEVICE.type, torch.bfloat16):
-                scores.append(accuracy(*answer_logits(model, features, patches, packed), packed))
+            scores.append(accuracy(*answer(rng, held_out, list(range(start, start + 16)))))
         return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
 
     trained = torch.nn.ModuleList([model.model.multi_modal_projector, model.model.language_model, model.lm_head])
-    train(plan, trained, loss, evaluate)
+    train(stage.plan, trained, loss, evaluate)
 
 
 def main() -> None:
@@ -166,19 +171,16 @@ def main() -> None:
     vocabulary = len(build_tokenizer())
     model = build_model(vocabulary, SPECIAL.index("<image>"), LAYERS_FIRST, seed)
     model.set_attn_implementation(attention.NAME)
-    train_vision(model, seed, STEPS["vision"])
+    train_vision(model, seed)
     model.model.vision_tower.requires_grad_(False)
     name_attributes(model, seed)
     library = build_library(model, PICTURES, seed)
-    patches = Plan(seed, "patches", STEPS["patches"], rate=3e-3, end=0.1)
-    train_language(model, library, patches, pictures=8, texts=4, drills=0.85, whole=False)
-    whole = Plan(seed, "whole", STEPS["whole"], rate=1.5e-3)
-    train_language(model, library, whole, pictures=4, texts=4, drills=0.8, whole=True)
+    for stage in first_stages(seed):
+        train_language(model, library, stage)
     deep = grow(model, LAYERS_FINAL)
     deep.set_attn_implementation(attention.NAME)
     deep.model.vision_tower.requires_grad_(False)
-    final = Plan(seed, "deep", STEPS["deep"], rate=1e-3, warmup=40)
-    train_language(deep, library, final, pictures=4, texts=0, drills=0.1, whole=True)
+    train_language(deep, library, last_stage(seed))
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ class Pretext(nn.Module):
         return scores | {"center_px": error.abs().mean().item() * SIDE}
 
 
-def train_vision(model: LlavaForConditionalGeneration, seed: int, steps: int) -> None:
+def train_vision(model: LlavaForConditionalGeneration, seed: int) -> None:
     """Shapes `model`'s vision tower, and its projector to give each attribute a direction; 8 pictures per step."""
     pretext = Pretext(model, seed).to(DEVICE)
     held_out = _draw(np.random.default_rng(7), 32)
@@ -126,7 +126,7 @@ def train_vision(model: LlavaForConditionalGeneration, seed: int, steps: int) ->
             seen: Tensor = patch_features(model, pictures).float()
         return seen
 
-    def loss(rng: np.random.Generator, _: float) -> Tensor:
+    def loss(rng: np.random.Generator) -> Tensor:
         pictures, labels = _draw(rng, PICTURES_PER_STEP)
         return pretext.loss(features(pictures), labels)
 
@@ -134,7 +134,7 @@ def train_vision(model: LlavaForConditionalGeneration, seed: int, steps: int) ->
     def evaluate() -> dict[str, float]:
         return pretext.accuracy(features(held_out[0]), held_out[1])
 
-    train(Plan(seed, "vision", steps, rate=2e-3), pretext, loss, evaluate)
+    train(Plan(seed, "vision", 2600, rate=2e-3), pretext, loss, evaluate)
 
 
 @torch.no_grad()
