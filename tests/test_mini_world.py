@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
@@ -14,6 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from adaptinfer_eval.models.prompts import vicuna_v1
+from adaptinfer_eval.models.requests import chat_messages, generation_requests
+from adaptinfer_eval.sweep.config import load_config
+from adaptinfer_eval.sweep.tasks import load_tasks
 from tasks.mini.make import attention, loop, packing, questions, scene, text, train, vision
 from tasks.mini.make.draw import DATA, draw_family
 from tasks.mini.make.network import PATCHES, patch_features
@@ -36,6 +41,7 @@ def test_every_family_asks_about_most_scenes(family: str) -> None:
 def test_pictures_are_cluttered_and_evidence_sits_in_few_patches() -> None:
     rng = np.random.default_rng(2)
     scenes = [scene.draw_scene(rng) for _ in range(200)]
+    assert min(map(len, scenes)) >= 12
     assert np.mean([scene.covered(things).sum() for things in scenes]) >= 250
     assert np.mean([scene.patch_labels(things).part.sum() for things in scenes]) < 16
 
@@ -113,13 +119,28 @@ def _example(family: str) -> tuple[NDArray[np.uint8], questions.Document]:
             return scene.render(rng, things), documents[0]
 
 
+@pytest.fixture(scope="module")
+def tasks() -> dict[str, Any]:
+    return load_tasks(load_config("mini"))[1]
+
+
+@pytest.mark.parametrize("family", list(questions.FAMILIES))
+def test_training_prompts_are_the_harness_prompts(tasks: dict[str, Any], family: str) -> None:
+    task = tasks[f"mini_{family}"]
+    task.build_all_requests(limit=6)
+    for request in generation_requests(task.instances, is_simple=False):
+        document = task.dataset[request.split][request.doc_id]
+        asked = vicuna_v1(chat_messages(request, document), "<image>", "</s>")
+        assert text.whole_prompt(family, document) == asked
+
+
 @pytest.mark.parametrize("family", list(questions.FAMILIES))
 def test_packed_tokens_are_the_processors_tokens(family: str) -> None:
     picture, document = _example(family)
     processor = AutoProcessor.from_pretrained(MODEL, backend="pil")  # type: ignore[no-untyped-call]
     whole = processor(text=text.whole_prompt(family, document), images=Image.fromarray(picture), return_tensors="pt")
-    question = text.tokens("\n" + text.question_text(family, document))
     image = [text.SPECIAL.index("<image>")] * PATCHES
+    question = text.tokens("\n" + text.question_text(family, document))
     assert whole["input_ids"][0].tolist() == text.prefix_tokens() + image + question
 
 
@@ -127,7 +148,7 @@ def test_a_packed_question_is_answered_as_if_alone() -> None:
     rng = np.random.default_rng(5)
     things = scene.draw_scene(rng)
     picture = scene.render(rng, things)
-    row = packing.packed_row(rng, things, train.WEIGHTS, 0.0, (), length=256)
+    row = packing.draw_row(rng, things, train.WEIGHTS, 0.0, (), length=256)
     packed = packing.pack([row], 256)
     model = LlavaForConditionalGeneration.from_pretrained(MODEL, dtype=torch.float32, device_map=loop.DEVICE)
     processor = AutoProcessor.from_pretrained(MODEL, backend="pil")  # type: ignore[no-untyped-call]

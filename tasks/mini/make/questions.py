@@ -24,6 +24,7 @@ COLOR_OF = {
     "cyan": "a turquoise",
     "white": "snow",
 }
+SIDES = (("left", "right"), ("top", "bottom"))
 OFF_CENTER, APART = 5, 16  # pixels by which a thing must lie to one side, of the picture or of another, to be asked for
 
 
@@ -45,7 +46,7 @@ def signs(scene: Scene) -> list[Thing]:
 def side(thing: Thing, axis: int) -> str | None:
     """left/right (axis 0) or top/bottom (axis 1); nothing near the middle."""
     offset = thing.center[axis] - SIDE / 2
-    return None if abs(offset) < OFF_CENTER else (("left", "right"), ("top", "bottom"))[axis][int(offset > 0)]
+    return None if abs(offset) < OFF_CENTER else SIDES[axis][int(offset > 0)]
 
 
 def relation(first: Thing, second: Thing, axis: int) -> str | None:
@@ -105,10 +106,8 @@ def mme_pair(rng: Rng, scene: Scene) -> list[Document]:
             right = side(thing, axis)
             if right is None:
                 return []
-            both = ("left", "right") if axis == 0 else ("top", "bottom")
-            texts = [
-                f"Is the {thing.shape} on the {x} side of the image?" for x in (right, both[1 - both.index(right)])
-            ]
+            wrong = SIDES[axis][1 - SIDES[axis].index(right)]
+            texts = [f"Is the {thing.shape} on the {place} side of the image?" for place in (right, wrong)]
         else:
             texts = [f"Does the {thing.shape} have the color of {COLOR_OF[color]}?" for color in (thing.color, wrong)]
     pair = [

@@ -5,7 +5,7 @@ Prompt text comes from lmms-eval's own doc_to_text functions with their own defa
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -17,13 +17,10 @@ from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
+from adaptinfer_eval.models.prompts import VICUNA_SYSTEM
 from tasks.mini.make.questions import FAMILIES, Document
 from tasks.mini.make.scene import PATCH, SIDE, draw_scene
 
-SYSTEM = (
-    "A chat between a curious human and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the human's questions. "
-)
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
@@ -51,12 +48,12 @@ def question_text(family: str, document: Document) -> str:
 
 def whole_prompt(family: str, document: Document) -> str:
     """The vicuna_v1 conversation with one image."""
-    return f"{SYSTEM}USER: <image>\n{question_text(family, document)}"
+    return f"{VICUNA_SYSTEM} USER: <image>\n{question_text(family, document)}"
 
 
 def _words() -> list[str]:
     """Every word of the world's prompts and answers, sorted; strings on signs stay out and are spelled."""
-    rng, texts = np.random.default_rng(0), [SYSTEM, "USER ASSISTANT OCR Yes No A B C D yes no"]
+    rng, texts = np.random.default_rng(0), [VICUNA_SYSTEM, "USER ASSISTANT OCR Yes No A B C D yes no"]
     for _ in range(300):
         scene = draw_scene(rng)
         for family, ask in FAMILIES.items():
@@ -112,12 +109,12 @@ def build_processor() -> LlavaProcessor:
     )
 
 
-@cache
+@lru_cache(maxsize=10_000)
 def tokens(text: str) -> list[int]:
-    """Ids of a stretch of text without <s>; cached, for words and short strings."""
+    """Ids of a stretch of text without <s>; cached, since drills are made of few words."""
     return list(build_tokenizer().encode(text, add_special_tokens=False))
 
 
 def prefix_tokens() -> list[int]:
     """Everything before the image."""
-    return [SPECIAL.index("<s>"), *tokens(f"{SYSTEM}USER: ")]
+    return [SPECIAL.index("<s>"), *tokens(f"{VICUNA_SYSTEM} USER: ")]

@@ -1,9 +1,9 @@
 """Trains the tiny LLaVA: python -m tasks.mini.make.train [--seed N]  (from the repository's root)
 
 Stages: vision tower and projector; eight layers on each picture's best patches, first with drills, then with the
-harness's questions; eight layers on all 576 patches; 32 layers on them. The last two drop no tokens.
-Checkpoints and curves go to logs/mini/seedN; started again, it goes on where it stopped (to start over, or after a
-change of the world, delete that folder). On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
+harness's questions; eight layers on all 576 patches; 32 layers on them. The last two drop no tokens. Checkpoints and
+curves go to logs/mini/seedN; started again, it goes on where it stopped (to start over, or after a change of the world
+or of the stages, delete that folder). On a CPU, OMP_NUM_THREADS=1 and a seed per core is the fastest.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
 from tasks.mini.make import attention
+from tasks.mini.make.drills import ALL_DRILLS, FIRST_DRILLS
 from tasks.mini.make.loop import DEVICE, Plan, checkpoint, save, train
 from tasks.mini.make.network import (
     LAYERS_FINAL,
@@ -25,7 +26,7 @@ from tasks.mini.make.network import (
     grow,
     patch_features,
 )
-from tasks.mini.make.packing import ALL_DRILLS, FIRST_DRILLS, Packed, best_patches, pack, packed_row
+from tasks.mini.make.packing import Packed, best_patches, draw_row, pack
 from tasks.mini.make.questions import FAMILIES, Scene
 from tasks.mini.make.scene import draw_scene, render
 from tasks.mini.make.text import SPECIAL, build_tokenizer, prefix_tokens
@@ -33,36 +34,40 @@ from tasks.mini.make.vision import name_attributes, train_vision
 
 PICTURES = 5000  # scenes for the language stages
 WEIGHTS = np.array([0.36, 0.24, 0.12, 0.12, 0.16])  # of the families in a row, in the order of FAMILIES
-QUESTION_WEIGHT = 4.0  # of a token of an answer: of a question's dozens it is one or two, of a drill's every second
-BEST = 32  # patches per picture in the first language stages
+ANSWER_WEIGHT = 4.0  # of a token that answers the harness, against one of a drill
+BEST = 32  # patches per picture in the stages that show not all
 
 
 @dataclass(frozen=True)
-class Stage:
-    """What a language stage sees: per step `rows` pictures with `length` text positions of questions each, of which
-    `drills` are drills of these `forms`; all 576 patches of a picture if `whole`, else its best 32."""
+class Lesson:
+    """A stage of the language model: per step `rows` pictures, each with questions in `length` text positions.
+
+    `drills`: how likely the next of them is a drill of `forms`. Pictures have all 576 patches if `whole`, else their
+    best 32."""
 
     plan: Plan
+    layers: int
     rows: int
     length: int
     drills: float
     forms: tuple[str, ...]
-    whole: bool = True
+    whole: bool
 
 
-def first_stages(seed: int) -> list[Stage]:
-    """Of the model of eight layers."""
+def lessons(seed: int) -> list[Lesson]:
+    """In the order in which they are taken."""
+    first = Plan(seed, "first", 900, rate=3e-3, end=0.2)
+    drills = Plan(seed, "drills", 900, rate=2.5e-3, end=0.2)
+    patches = Plan(seed, "patches", 2000, rate=2e-3, end=0.1)
+    whole = Plan(seed, "whole", 1500, rate=1.5e-3)
+    deep = Plan(seed, "deep", 1000, rate=1e-3, warmup=40)
     return [
-        Stage(Plan(seed, "first", 900, rate=3e-3, end=0.2), 8, 192, 1.0, FIRST_DRILLS, whole=False),
-        Stage(Plan(seed, "drills", 900, rate=2.5e-3, end=0.2), 8, 192, 1.0, ALL_DRILLS, whole=False),
-        Stage(Plan(seed, "patches", 2000, rate=2e-3, end=0.1), 8, 256, 0.4, ALL_DRILLS, whole=False),
-        Stage(Plan(seed, "whole", 1500, rate=1.5e-3), 4, 384, 0.25, ALL_DRILLS),
+        Lesson(first, LAYERS_FIRST, rows=8, length=192, drills=1.0, forms=FIRST_DRILLS, whole=False),
+        Lesson(drills, LAYERS_FIRST, rows=8, length=192, drills=1.0, forms=ALL_DRILLS, whole=False),
+        Lesson(patches, LAYERS_FIRST, rows=8, length=256, drills=0.4, forms=ALL_DRILLS, whole=False),
+        Lesson(whole, LAYERS_FIRST, rows=4, length=384, drills=0.25, forms=ALL_DRILLS, whole=True),
+        Lesson(deep, LAYERS_FINAL, rows=4, length=384, drills=0.15, forms=ALL_DRILLS, whole=True),
     ]
-
-
-def last_stage(seed: int) -> Stage:
-    """Of the model of 32 layers."""
-    return Stage(Plan(seed, "deep", 1000, rate=1e-3, warmup=40), 4, 384, 0.15, ALL_DRILLS)
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ def answer_logits(
 ) -> tuple[Tensor, Tensor]:
     """Logits (K, vocabulary) at the K labelled positions, and which they are (B, T).
 
-    features: (B, P, width) of the patches numbered `patches` (B, P); P may be 0."""
+    features: (B, P, width) of the patches numbered `patches` (B, P)."""
     rows, length = packed.ids.shape
     begin = torch.tensor(prefix_tokens(), device=DEVICE)
     embed = model.get_input_embeddings()
@@ -118,50 +123,48 @@ def answer_logits(
     return model.lm_head(hidden[asked]).float(), asked
 
 
-def accuracy(logits: Tensor, asked: Tensor, packed: Packed) -> dict[str, float]:
-    """Share of questions with every token right, per family."""
+def count_right(logits: Tensor, asked: Tensor, packed: Packed, tally: dict[str, list[bool]]) -> None:
+    """Adds to `tally`, by family or "drills", of every question whether each of its tokens is right."""
     right = torch.zeros_like(asked)
     right[asked] = logits.argmax(-1) == packed.labels[asked]
-    tally: dict[str, list[bool]] = {}
     names = [*FAMILIES, "drills"]
     for b in range(len(asked)):
         for question in range(int(packed.question[b].max()) + 1):
             here = (packed.question[b] == question) & asked[b]
-            name = names[int(packed.family[b][here][0])]
-            tally.setdefault(name, []).append(bool(right[b][here].all()))
-    return {name: sum(tally[name]) / len(tally[name]) for name in names if name in tally}
+            tally.setdefault(names[int(packed.family[b][here][0])], []).append(bool(right[b][here].all()))
 
 
-def train_language(model: LlavaForConditionalGeneration, library: Library, stage: Stage) -> None:
+def train_language(model: LlavaForConditionalGeneration, library: Library, lesson: Lesson) -> None:
     """Trains projector and language model on packed questions."""
     every = torch.arange(PATCHES)
-    held_out = build_library(model, 48, stage.plan.seed, held_out=True)
+    held_out = build_library(model, 48, lesson.plan.seed, held_out=True)
 
-    def answer(rng: np.random.Generator, library: Library, chosen: list[int]) -> tuple[Tensor, Tensor, Packed]:
-        rows = [packed_row(rng, library.scenes[i], WEIGHTS, stage.drills, stage.forms, stage.length) for i in chosen]
-        packed = pack(rows, stage.length)
-        patches = every.expand(len(chosen), -1) if stage.whole else library.best[chosen]
-        wanted = patches[:, :, None].expand(-1, -1, library.features.shape[2])
-        features = library.features[chosen].gather(1, wanted)
+    def answer(rng: np.random.Generator, source: Library, chosen: list[int]) -> tuple[Tensor, Tensor, Packed]:
+        scenes = [source.scenes[i] for i in chosen]
+        rows = [draw_row(rng, scene, WEIGHTS, lesson.drills, lesson.forms, lesson.length) for scene in scenes]
+        packed = pack(rows, lesson.length)
+        patches = every.expand(len(chosen), -1) if lesson.whole else source.best[chosen]
+        wanted = patches[:, :, None].expand(-1, -1, source.features.shape[2])
+        features = source.features[chosen].gather(1, wanted)
         with torch.autocast(DEVICE.type, torch.bfloat16):
             logits, asked = answer_logits(model, features.to(DEVICE), patches.to(DEVICE), packed)
         return logits, asked, packed
 
     def loss(rng: np.random.Generator) -> Tensor:
-        logits, asked, packed = answer(rng, library, rng.integers(0, len(library.scenes), stage.rows).tolist())
-        weight = torch.where(packed.family[asked] < len(FAMILIES), QUESTION_WEIGHT, 1.0)
+        logits, asked, packed = answer(rng, library, rng.integers(0, len(library.scenes), lesson.rows).tolist())
+        weight = torch.where(packed.family[asked] < len(FAMILIES), ANSWER_WEIGHT, 1.0)
         wrong = F.cross_entropy(logits, packed.labels[asked], reduction="none")
         return (wrong * weight).sum() / weight.sum()
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:
-        rng, scores = np.random.default_rng(99), []
+        rng, tally = np.random.default_rng(99), dict[str, list[bool]]()
         for start in range(0, len(held_out.scenes), 16):
-            scores.append(accuracy(*answer(rng, held_out, list(range(start, start + 16)))))
-        return {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+            count_right(*answer(rng, held_out, list(range(start, start + 16))), tally)
+        return {name: sum(hits) / len(hits) for name, hits in tally.items()}
 
     trained = torch.nn.ModuleList([model.model.multi_modal_projector, model.model.language_model, model.lm_head])
-    train(stage.plan, trained, loss, evaluate)
+    train(lesson.plan, trained, loss, evaluate)
 
 
 def main() -> None:
@@ -171,16 +174,15 @@ def main() -> None:
     vocabulary = len(build_tokenizer())
     model = build_model(vocabulary, SPECIAL.index("<image>"), LAYERS_FIRST, seed)
     model.set_attn_implementation(attention.NAME)
-    train_vision(model, seed)
-    model.model.vision_tower.requires_grad_(False)
+    train_vision(model, Plan(seed, "vision", 2600, rate=2e-3))
     name_attributes(model, seed)
     library = build_library(model, PICTURES, seed)
-    for stage in first_stages(seed):
-        train_language(model, library, stage)
-    deep = grow(model, LAYERS_FINAL)
-    deep.set_attn_implementation(attention.NAME)
-    deep.model.vision_tower.requires_grad_(False)
-    train_language(deep, library, last_stage(seed))
+    for lesson in lessons(seed):
+        if lesson.layers > len(model.model.language_model.layers):
+            model = grow(model, lesson.layers)
+        model.set_attn_implementation(attention.NAME)
+        model.model.vision_tower.requires_grad_(False)
+        train_language(model, library, lesson)
 
 
 if __name__ == "__main__":

@@ -116,9 +116,9 @@ class Pretext(nn.Module):
         return scores | {"center_px": error.abs().mean().item() * SIDE}
 
 
-def train_vision(model: LlavaForConditionalGeneration, seed: int) -> None:
+def train_vision(model: LlavaForConditionalGeneration, plan: Plan) -> None:
     """Shapes `model`'s vision tower, and its projector to give each attribute a direction; 8 pictures per step."""
-    pretext = Pretext(model, seed).to(DEVICE)
+    pretext = Pretext(model, plan.seed).to(DEVICE)
     held_out = _draw(np.random.default_rng(7), 32)
 
     def features(pictures: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def train_vision(model: LlavaForConditionalGeneration, seed: int) -> None:
     def evaluate() -> dict[str, float]:
         return pretext.accuracy(features(held_out[0]), held_out[1])
 
-    train(Plan(seed, "vision", 2600, rate=2e-3), pretext, loss, evaluate)
+    train(plan, pretext, loss, evaluate)
 
 
 @torch.no_grad()
