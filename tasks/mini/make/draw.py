@@ -17,7 +17,7 @@ from tasks.mini.make.questions import FAMILIES, Document
 from tasks.mini.make.scene import draw_scene, render
 
 DATA = Path(__file__).resolve().parents[1] / "data"
-SEED = 20_000_000  # training uses seeds far below
+SEED = 20_000_000  # training draws from tuples that begin otherwise
 TRIES = 60  # questions drawn per scene before it is given up
 SCENES = {"mme": 125, "gqa": 125, "mmbench": 250, "scienceqa": 125, "textvqa": 167}
 PER_SCENE = {"mme": 2, "gqa": 4, "mmbench": 2, "scienceqa": 4, "textvqa": 3}  # MME: pairs
