@@ -24,7 +24,7 @@ from tabulate import tabulate
 from adaptinfer_eval.models.requests import batches
 from adaptinfer_eval.sweep.cells import Cell, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
-from adaptinfer_eval.sweep.identity import checkpoint_digest, data_digest
+from adaptinfer_eval.sweep.identity import Sources, checkpoint_digest, data_digest
 from adaptinfer_eval.sweep.journal import Journal
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.records import Record, read_records
@@ -68,7 +68,7 @@ def parts(folder: Path, config: SweepConfig, records: list[Record]) -> str:
     rows.append(("prompts, per question", took / count))
     took, _ = timed(lambda: [data_digest(task, asked[name]) for name, task in tasks.items()])
     rows.append(("fingerprint of the data, per question", took / count))
-    took, worker = timed(Worker, config)
+    took, worker = timed(Worker, config, Sources.read(config, tasks, asked))
     rows.append(("a worker's model and data sets", took))
 
     size, tokenizer = config.batch_size, worker.model.tokenizer
