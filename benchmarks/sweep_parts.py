@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 import torch
 from tabulate import tabulate
 
-from adaptinfer_eval.models.requests import batches
 from adaptinfer_eval.sweep.cells import Cell, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
 from adaptinfer_eval.sweep.identity import Sources, checkpoint_digest, data_digest
@@ -29,6 +28,7 @@ from adaptinfer_eval.sweep.journal import Journal
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.records import Record, read_records
 from adaptinfer_eval.sweep.score import measure
+from adaptinfer_eval.sweep.shards import in_batches
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Worker
 
@@ -71,8 +71,9 @@ def parts(folder: Path, config: SweepConfig, records: list[Record]) -> str:
     took, worker = timed(Worker, config, Sources.read(config, tasks, asked))
     rows.append(("a worker's model and data sets", took))
 
-    size, tokenizer = config.batch_size, worker.model.tokenizer
-    of_all = [part for found in asked.values() for part in batches(found.values(), size, tokenizer)]
+    took, found = timed(in_batches, config, tasks, asked)
+    rows.append(("cutting into batches, per question", took / count))
+    of_all = [[asked[name][doc] for doc in docs] for name, of_task in found.items() for docs in of_task]
     loaded = [timed(worker.model.load, part) for part in of_all]
     encoded = [timed(worker.model.encode_images, batch)[0] for _, (_, batch) in loaded]
     rows.append(("images and tokens, per question", sum(took for took, _ in loaded) / count))

@@ -16,6 +16,7 @@ from adaptinfer_eval.models.prompts import VICUNA_SYSTEM, checkpoint_template, v
 from adaptinfer_eval.models.requests import (
     Image,
     Message,
+    Request,
     batches,
     generation_requests,
     one_ahead,
@@ -28,6 +29,11 @@ QUESTION: list[Message] = [("user", [Image("1.png"), Image("2.png"), "Which is r
 def question(context: str, images: list[str], **generation: Any) -> Instance:
     arguments = (context, generation, lambda document: images, 0, "quiz", "test")
     return Instance("generate_until", arguments, 0, metadata={"task": "quiz", "doc_id": 0, "repeats": 1})
+
+
+def picture(request: Request) -> int:
+    """Every request has its own."""
+    return request.position
 
 
 def test_vicuna_v1_is_the_original_conversation() -> None:
@@ -68,9 +74,9 @@ def test_batches_hold_what_is_answered_alike_longest_first(tmp_path: Path) -> No
     asked = [question("%" * length, [], temperature=0) for length in (1, 2, 3, 4, 5)]
     asked += [question("%" * length, [], temperature=0.7) for length in (1, 2)]
     requests = generation_requests(asked, is_simple=True)
-    positions = [[request.position for request in batch] for batch in batches(requests, 3, tokenizer)]
+    positions = [[request.position for request in batch] for batch in batches(requests, 3, tokenizer, picture)]
     assert positions == [[4, 3, 2], [1, 0], [6, 5]]
-    assert list(batches([], 3, tokenizer)) == []
+    assert list(batches([], 3, tokenizer, picture)) == []
 
 
 def test_prompts_of_equal_length_in_tokens_share_a_batch(tmp_path: Path) -> None:
@@ -78,8 +84,15 @@ def test_prompts_of_equal_length_in_tokens_share_a_batch(tmp_path: Path) -> None
     word = max(sorted(filter(str.isascii, tokenizer.get_vocab())), key=lambda word: word.isalpha() * len(word))
     texts = [word, "%%", word * 2, "%"]  # by characters, none stands beside its equal
     requests = generation_requests([question(text, []) for text in texts], is_simple=True)
-    lengths = [[len(tokenizer(r.context)["input_ids"]) for r in batch] for batch in batches(requests, 2, tokenizer)]
-    assert lengths == [[2, 2], [1, 1]]
+    found = list(batches(requests, 2, tokenizer, picture))
+    assert [[len(tokenizer(r.context)["input_ids"]) for r in batch] for batch in found] == [[2, 2], [1, 1]]
+
+
+def test_questions_about_one_picture_share_a_batch(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(save_tiny_llava(tmp_path))
+    requests = generation_requests([question("%" * length, []) for length in (1, 2, 3, 4, 5, 6)], is_simple=True)
+    found = batches(requests, 2, tokenizer, picture=lambda request: request.position % 3)
+    assert [[request.position for request in batch] for batch in found] == [[5, 2], [4, 1], [3, 0]]
 
 
 def test_loading_ahead_keeps_order_and_fails_in_turn() -> None:

@@ -32,7 +32,7 @@ def test_what_is_done_is_not_asked_again_also_in_parts_of_batches() -> None:
 def test_a_checkpoint_without_a_tokenizer_ends_the_sweep(tmp_path: Path) -> None:
     config = load_config("mini").model_copy(update={"pretrained": str(tmp_path)})
     with pytest.raises(SweepError, match=r"tokenizer of .* could not be loaded"):
-        in_batches(config, {})
+        in_batches(config, {}, {})
 
 
 @pytest.mark.parametrize(("workers", "taken"), [(1, [4, 4]), (2, [4, 2, 1, 1]), (8, [1, 1, 1, 1, 1, 1, 1, 1])])

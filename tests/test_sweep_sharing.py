@@ -39,9 +39,10 @@ def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monke
     sharing = "alone"
     alone = sweep("sharing=false")
     assert same_results(shared, alone)
-    images = 6 * 2  # of two tasks; each is encoded once, and once more for either budget of ToMe
-    # Alone, every cell encodes; `other_question` does it for both of its questions.
-    assert encoded == {"sharing": 3 * images, "alone": 21 * images}
+    questions, pictures = 6 * 2, 2 * 2  # of two tasks that ask four questions about a picture
+    # A picture is encoded once for all that is asked about it and all methods; for either budget of ToMe, once more for
+    # each question. Alone, every cell encodes for every question; `other_question` does it for both of its questions.
+    assert encoded == {"sharing": pictures + 2 * questions, "alone": 21 * questions}
 
 
 def test_a_missing_other_question_fails_only_who_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

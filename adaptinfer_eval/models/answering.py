@@ -26,8 +26,10 @@ from adaptinfer_eval.method import Method
 from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.pictures import pad_behind, shared_prefix
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
+from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.trace import Trace
 
 
@@ -46,14 +48,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Batch:
-    """Prompts and the model's inputs for them, on the CPU, left-padded; input_ids (B, L).
+    """Prompts and the model's inputs for them, on the CPU, left-padded or as `prefix` has it; input_ids (B, L).
 
-    `features`: what the vision tower made of the images, where they have been encoded already. `other`: the same images
-    under other prompts, for methods that follow what another keeps there; or why there are none.
+    `prefix`: what prompts about the same images begin with, where there are any. `features`: what the vision tower made
+    of the images, where they have been encoded already. `other`: the same images under other prompts, for methods that
+    follow what another keeps there; or why there are none.
     """
 
     prompts: Sequence[Prompt]
     inputs: Any
+    prefix: SharedPrefix | None = None
     features: BaseModelOutputWithPooling | None = None
     other: Batch | Exception | None = None
 
@@ -75,6 +79,7 @@ class Answering(ABC):
         # Its own: a fast tokenizer cannot encode in one thread and decode in another.
         self.tokenizer = copy.deepcopy(processor.tokenizer)
         self._describe = functools.cache(_describe)
+        self.shares_prefixes = True  # questions of a batch about the same image: faster, with the same answers
 
     @property
     def method(self) -> Method:
@@ -104,7 +109,14 @@ class Answering(ABC):
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
         images = [image for prompt in prompts for image in prompt.images]
         text = [prompt.text for prompt in prompts]
-        return Batch(prompts, self.processor(text=text, images=images or None, padding=True, return_tensors="pt"))
+        inputs = self.processor(text=text, images=images or None, padding=True, return_tensors="pt")
+        prefix = None
+        if images and self.shares_prefixes:
+            pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
+            prefix = shared_prefix(pictures, inputs, self.processor.image_token_id)
+        if prefix is not None:
+            pad_behind(prefix, inputs)
+        return Batch(prompts, inputs, prefix)
 
     def encode_images(self, batch: Batch) -> Batch:
         """`batch` with its images encoded, to be answered under several methods.
@@ -116,8 +128,14 @@ class Answering(ABC):
         if "pixel_values" not in batch.inputs or not takes_features:
             return batch
         pixels = batch.inputs["pixel_values"].to(self.model.device, self.model.dtype)
+        if batch.prefix is not None:  # each image once; one may be several tiles, as many for all
+            tiles = torch.arange(len(pixels)).view(len(batch.prompts), -1)
+            pixels = pixels[tiles[batch.prefix.unique].flatten()]
         with torch.inference_mode():
             features = self.model.get_image_features(pixel_values=pixels).pooler_output
+        if batch.prefix is not None:
+            order = tiles[batch.prefix.place].flatten().tolist()
+            features = [features[tile] for tile in order] if isinstance(features, list) else features[order]
         return replace(batch, features=BaseModelOutputWithPooling(pooler_output=features))
 
     def answer(self, batch: Batch, generation: Generation) -> list[Answer]:
@@ -182,12 +200,15 @@ class Answering(ABC):
         return self.method.following(outlived(trace, other.inputs["input_ids"] == self.processor.image_token_id))
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
+        in_tower = isinstance(method, ImageMethod) and method.in_tower
+        if batch.prefix is not None and batch.features is None and not in_tower:
+            batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)
-        if batch.features is not None and not (isinstance(method, ImageMethod) and method.in_tower):
+        if batch.features is not None and not in_tower:
             del inputs["pixel_values"]
             options["mm_encoder_outputs"] = {"image": copy.copy(batch.features)}  # generate takes it apart
         inputs = inputs.to(self.model.device, self.model.dtype)
-        with ae.pruned(self.model, method) as trace, torch.inference_mode():
+        with ae.pruned(self.model, method, prefix=batch.prefix) as trace, torch.inference_mode():
             output = self.model.generate(
                 **inputs, **options, pad_token_id=self._pad_token(), return_dict_in_generate=True
             )

@@ -6,7 +6,7 @@ Knows lmms-eval's tuples; knows nothing of prompts, tensors or models.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -123,18 +123,25 @@ def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message
     return messages
 
 
-def batches(requests: Iterable[Request], size: int, tokenizer: Any) -> Iterator[list[Request]]:
-    """Requests that are answered alike, longest first: little padding, and too large a batch fails at once.
+def batches(
+    requests: Iterable[Request], size: int, tokenizer: Any, picture: Callable[[Request], Hashable]
+) -> Iterator[list[Request]]:
+    """Requests that are answered alike; those about one picture together, longest first.
 
-    Length is in tokens: prompts of equal length need no padding mask, with which attention skips nothing.
+    So there is little to compute twice and little padding, and too large a batch fails at once. Length is in tokens:
+    prompts of equal length need no padding mask, with which attention skips nothing.
     """
     alike: dict[str, list[Request]] = {}
     for request in requests:
         alike.setdefault(json.dumps(request.generation, sort_keys=True, default=str), []).append(request)
     for group in alike.values():
         tokens = tokenizer([request.context for request in group])["input_ids"]
-        order = sorted(range(len(group)), key=lambda index: -len(tokens[index]))
-        yield from ([group[index] for index in order[start : start + size]] for start in range(0, len(group), size))
+        by_length = sorted(range(len(group)), key=lambda index: -len(tokens[index]))
+        by_picture: dict[Hashable, list[Request]] = {}
+        for index in by_length:
+            by_picture.setdefault(picture(group[index]), []).append(group[index])
+        order = [request for about_one in by_picture.values() for request in about_one]
+        yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 def one_ahead(load: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

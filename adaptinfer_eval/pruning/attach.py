@@ -19,17 +19,24 @@ from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
 from adaptinfer_eval.pruning.language import LayerPruner
+from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.tower import TowerPruner, restore_length
 from adaptinfer_eval.pruning.trace import Trace
 
 
 @contextmanager
-def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = None) -> Iterator[Trace]:
+def pruned(
+    model: PreTrainedModel, method: Method, vision_mask: Tensor | None = None, prefix: SharedPrefix | None = None
+) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
     `model`: a LLaVA or InternVL, a bare decoder fed `inputs_embeds` (then `vision_mask`, bool (B, L), is True on its
     vision tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the last
     prefill kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
+
+    `prefix`: what prompts of the block's batch begin with alike; computed once, up to the first layer that prunes.
+    Answers stay the same. Without effect on methods that cut images before the decoder, and where the decoder is given
+    no cache, or one that slides.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, static cache, chunked prefill, assisted decoding.
@@ -43,7 +50,7 @@ def pruned(model: PreTrainedModel, method: Method, vision_mask: Tensor | None = 
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            _attach_decoder(stack, model, anatomy, method, vision_mask, trace)
+            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, trace)
         yield trace
 
 
@@ -70,6 +77,7 @@ def _attach_decoder(
     anatomy: Anatomy,
     method: Method,
     vision_mask: Tensor | None,
+    prefix: SharedPrefix | None,
     trace: Trace,
 ) -> None:
     text: Any = anatomy.text
@@ -91,7 +99,7 @@ def _attach_decoder(
         stack.enter_context(intercepted(text.config._attn_implementation, layers.observe))
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
-    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images)
+    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix)
     for handle in watch.hook():
         stack.callback(handle.remove)
     if hasattr(model, "generate"):

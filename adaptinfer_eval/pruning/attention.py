@@ -69,13 +69,13 @@ def attention_rows(
 ) -> Tensor:
     """Causal attention of the last `rows` tokens over the whole sequence, (B, H, rows, n) float32.
 
-    `query` (B, H, n, head size) and `key` (B, H_kv, n, head size) are rotated; `valid` (B, n) is False on padding.
-    `window`: how many tokens back a sliding-window layer sees.
+    `query` (B, H, rows or more, head size) and `key` (B, H_kv, n, head size) are rotated; `valid` (B, n) is False on
+    padding. `window`: how many tokens back a sliding-window layer sees.
     """
-    batch, heads, length, size = query.shape
-    groups = key.shape[1]
+    batch, heads, queries, size = query.shape
+    groups, length = key.shape[1:3]
     # Grouped-query attention: the query heads that share a key head become rows of one product.
-    grouped = query[:, :, length - rows :].reshape(batch, groups, heads // groups * rows, size)
+    grouped = query[:, :, queries - rows :].reshape(batch, groups, heads // groups * rows, size)
     logits = (grouped @ key.transpose(2, 3)).view(batch, heads, rows, length).float() * scaling
     columns = torch.arange(length, device=key.device)
     distance = columns[length - rows :, None] - columns

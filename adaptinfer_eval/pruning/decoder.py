@@ -14,6 +14,7 @@ from adaptinfer_eval.pruning.anatomy import Anatomy
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
+from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
 from adaptinfer_eval.pruning.prompt import read_prompt
 from adaptinfer_eval.pruning.trace import Trace
 
@@ -31,8 +32,9 @@ class DecoderWatch:
         trace: Trace,
         layers: LayerPruner | None,
         images: ImagePruner | None,
+        prefix: SharedPrefix | None,
     ) -> None:
-        self.anatomy, self.given_mask, self.trace = anatomy, vision_mask, trace
+        self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
         self.layers, self.images = layers, images
         self.input_ids: Tensor | None = None
         self.prefilling = False
@@ -84,11 +86,26 @@ class DecoderWatch:
         prompt = read_prompt(self._vision_mask(tokens), mask)
         self.trace.kept.clear()
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))
+        shared = None
+        if self.prefix is not None and self._can_share(kwargs):
+            kwargs, shared = self._share(self.prefix.of(prompt), kwargs)
         if self.layers is not None:
-            self.state = self.layers.begin(prompt)
+            self.state = self.layers.begin(prompt, shared)
         if self.images is not None:
             kwargs, self.state = self.images.prefill(prompt, kwargs)
         return kwargs
+
+    def _can_share(self, kwargs: Kwargs) -> bool:
+        """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
+        cache = kwargs.get("past_key_values")
+        return self.images is None and cache is not None and not any(cache.is_sliding)
+
+    def _share(self, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
+        layers, last = self.anatomy.layers, len(self.anatomy.layers) - 1
+        if self.layers is not None:
+            self.layers.run = None  # the prefixes by themselves are not pruned
+            last = min(self.layers.stages, default=last)
+        return compute_prefix(self.anatomy.text, layers[: last + 1], prefix, kwargs)
 
     def _bind_cache(self, _module: nn.Module, _args: Any, kwargs: Kwargs) -> None:
         """Here the cache exists even when the decoder makes it itself."""

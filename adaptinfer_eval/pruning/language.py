@@ -7,18 +7,19 @@ that belong to it; the layer's K/V for the tokens it computed stay in the cache,
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
 from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
+from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
+from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
@@ -32,7 +33,8 @@ class Run:
     """One prompt batch, from its prefill through its decode steps.
 
     `keeps`: per sample, what each stage keeps. `segments`: the sequence before the first stage, after it, ….
-    `first_layers[i]`: where segment i begins. `step`: tokens decoded so far, None in prefill. `masks`, `decode`: mask
+    `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
+    layers get the questions alone. `step`: tokens decoded so far, None in prefill. `masks`, `decode`: mask
     and positions per segment, for this step.
     """
 
@@ -40,6 +42,7 @@ class Run:
     keeps: list[dict[int, int | float]]
     segments: list[Segment]
     first_layers: list[int] = field(default_factory=lambda: [0])
+    shared: Shared | None = None
     prepared: Tensor | None = None
     attention: Attention | None = None
     next_id: list[int] = field(default_factory=list)
@@ -80,7 +83,7 @@ class LayerPruner:
 
     # Prompt by prompt --------------------------------------------------------------------------------------------
 
-    def begin(self, prompt: Prompt) -> Run | None:
+    def begin(self, prompt: Prompt, shared: Shared | None = None) -> Run | None:
         """Get ready for the prefill of `prompt`; None when it has no vision token."""
         self.run = None
         self.ahead.keep(None)
@@ -95,7 +98,7 @@ class LayerPruner:
             keeps = [
                 {stage.layer: stage.keep for stage in self.plan(count)} if count else {} for count in prompt.vision
             ]
-            self.run = Run(prompt, keeps, [segment], next_id=[segment.length] * len(prompt.real))
+            self.run = Run(prompt, keeps, [segment], shared=shared, next_id=[segment.length] * len(prompt.real))
         return self.run
 
     def resume(self, run: Run | None, cached: int) -> None:
@@ -137,12 +140,16 @@ class LayerPruner:
     def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
         segment = run.segments[0] = run.segments[0].to(hidden.device)
         segment.rotary = kwargs["position_embeddings"]
+        if run.shared is not None:
+            hidden, segment.rotary = run.shared.embeds, run.shared.rotary
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
     def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor) -> Tensor:
         """Prune what layer `index - 1` hands on to layer `index`."""
         method, before = self.method, run.segments[-1].to(hidden.device)
+        if run.shared is not None:
+            hidden, run.shared = run.shared.join(hidden), None
         if method.looks_ahead:
             assert before.rotary is not None
             self.ahead.run(module, hidden, before.rotary, self._rows(run))
@@ -251,18 +258,8 @@ class LayerPruner:
         segment, config = run.segments[current], self.text.config
         if segment.valid is None and kwargs.get("attention_mask") is None:
             return None
-        patterns: Sequence[str] | None = getattr(config, "layer_types", None)
-        window = getattr(config, "sliding_window", None)
-        pattern = patterns[index] if patterns else "sliding_attention" if window else "full_attention"
+        pattern = pattern_of(config, index)
         if (current, pattern) not in run.masks:
-            valid = segment.mask(run.step)
-            build: Any = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern]
-            run.masks[current, pattern] = build(
-                config=config,
-                inputs_embeds=hidden,
-                attention_mask=None if valid is None else valid.to(hidden.device),
-                past_key_values=None if run.step is None else kwargs["past_key_values"],
-                layer_idx=index,
-                allow_is_causal_skip=valid is None,
-            )
+            cache = None if run.step is None else kwargs["past_key_values"]
+            run.masks[current, pattern] = causal_mask(config, index, hidden, segment.mask(run.step), cache)
         return run.masks[current, pattern]

@@ -25,12 +25,14 @@ class Prompt:
 
 
 def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
-    """Count the tokens of a left-padded batch; ValueError when it is padded on the right."""
+    """Count the tokens of a batch padded on the left, or between image and text; ValueError if it ends in padding."""
     length = is_vision.shape[1]
     valid = None if attention_mask is None else attention_mask.to(is_vision.device, torch.bool)
     columns = torch.arange(length, device=is_vision.device)
     last = torch.where(is_vision, columns, -1).amax(1)
-    text_after = torch.where(last < 0, 0, length - 1 - last)
+    behind = columns > last[:, None]
+    behind = behind if valid is None else behind & valid
+    text_after = torch.where(last < 0, 0, behind.sum(1))
     real = torch.full_like(last, length) if valid is None else valid.sum(1)
     unpadded = torch.ones_like(last) if valid is None else valid[:, -1].long()
     counts = torch.stack([real, is_vision.sum(1), text_after, unpadded]).tolist()

@@ -86,7 +86,7 @@ class _Run:
         self.scoring: dict[str, Future[Record]] = {}
         self.progress = progress
         done = {name: job.journal.done for name, job in jobs.items()}
-        self.shards = shards(in_batches(sources.pin(config), asked), [job.cell for job in jobs.values()], done)
+        self.shards = shards(in_batches(sources.pin(config), tasks, asked), [job.cell for job in jobs.values()], done)
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from transformers import AutoTokenizer
 
+from adaptinfer_eval.models.pictures import stored_picture
 from adaptinfer_eval.models.requests import Request, batches
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
@@ -30,15 +33,25 @@ class Shard:
         return replace(self, cells=tuple(cell for cell in self.cells if cell.id not in gone))
 
 
-def in_batches(config: SweepConfig, asked: Mapping[str, Mapping[int, Request]]) -> dict[str, list[list[int]]]:
-    """The documents of each task in batches. SweepError where the checkpoint has no tokenizer that can be loaded."""
+def in_batches(
+    config: SweepConfig, tasks: Mapping[str, Any], asked: Mapping[str, Mapping[int, Request]]
+) -> dict[str, list[list[int]]]:
+    """The documents of each of lmms-eval's `tasks` in batches, those about one picture together.
+
+    SweepError where the checkpoint has no tokenizer that can be loaded.
+    """
     revision = str(config.model_args.get("revision") or "main")
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.checkpoint, revision=revision)
     except (OSError, ValueError) as error:
         raise SweepError(f"the tokenizer of {config.pretrained} could not be loaded: {error}") from error
+    documents = {name: task.dataset for name, task in tasks.items()}
+    picture = functools.partial(stored_picture, documents=documents)
     return {
-        name: [[request.doc_id for request in part] for part in batches(of_task.values(), config.batch_size, tokenizer)]
+        name: [
+            [request.doc_id for request in part]
+            for part in batches(of_task.values(), config.batch_size, tokenizer, picture)
+        ]
         for name, of_task in asked.items()
     }
 

@@ -97,6 +97,7 @@ class Worker:
         except Exception as error:
             traceback.print_exc()
             raise SweepError(f"{config.pretrained} could not be loaded: {type(error).__name__}: {error}") from error
+        self.model.shares_prefixes = config.sharing
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         # On another machine, or after an edit, these could be others than the records will say.
         expected = asdict(sources)

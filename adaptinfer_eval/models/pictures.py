@@ -1,0 +1,59 @@
+"""Which requests are about the same picture: batches are made of them, and compute what they begin with once."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptinfer_eval.models.requests import Request
+from adaptinfer_eval.pruning.prefix import SharedPrefix
+
+_NAMES = ("imageId", "image_id")
+"""Columns that name a picture that is stored elsewhere (GQA)."""
+
+
+def stored_picture(request: Request, documents: Mapping[str, Mapping[str, Any]]) -> Hashable:
+    """A guess at a request's picture, from its document as it is stored: no image is decoded.
+
+    `documents`: by task and split. A wrong guess costs time, not answers: `shared_prefix` looks at the pictures.
+    """
+    unknown = (request.task, request.position)
+    if request.split is None:
+        return unknown
+    stored = documents[request.task][request.split]
+    if not hasattr(stored, "with_format"):
+        return unknown
+    document = stored.with_format("arrow")[request.doc_id : request.doc_id + 1].to_pylist()[0]
+    images = [hash(value["bytes"]) for value in document.values() if isinstance(value, dict) and value.get("bytes")]
+    return tuple(images) or next((document[name] for name in _NAMES if name in document), unknown)
+
+
+def shared_prefix(pictures: Sequence[Hashable], inputs: Mapping[str, Tensor], image_token: int) -> SharedPrefix | None:
+    """What the prompts of a left-padded batch begin with, up to the end of their images; None if no two begin alike.
+
+    `pictures`: of each prompt. All prefixes must be of one length, with text behind each.
+    """
+    ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
+    is_image = ids == image_token
+    counts = set(is_image.sum(1).tolist())
+    lengths = set(torch.where(is_image, real.cumsum(1), 0).amax(1).tolist())
+    if len(lengths) > 1 or len(counts) > 1 or is_image[:, -1].any() or not is_image.any():
+        return None
+    length = lengths.pop()
+    known: dict[Hashable, int] = {}
+    first = []
+    for row, (picture, tokens, valid) in enumerate(zip(pictures, ids, real, strict=True)):
+        first.append(known.setdefault((picture, tuple(tokens[valid][:length].tolist())), row))
+    return SharedPrefix(length, tuple(first)) if len(known) < len(first) else None
+
+
+def pad_behind(prefix: SharedPrefix, inputs: MutableMapping[str, Tensor]) -> None:
+    """Move the left padding of `inputs` to between prefix and question."""
+    real = inputs["attention_mask"].bool()
+    part = torch.where(real, torch.where(real.cumsum(1) <= prefix.length, 0, 2), 1)
+    order = part.argsort(dim=1, stable=True)
+    moved = {name: value.gather(1, order) for name, value in inputs.items() if value.shape == order.shape}
+    inputs.update(moved)

@@ -1,0 +1,99 @@
+"""What prompts of a batch begin with alike is computed once, up to the first layer that prunes.
+
+Attention is causal: what a prompt's first tokens become does not depend on the question behind them, until a method
+chooses by it. So questions about one image share system prompt and image; their key-value cache is copied to each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptinfer_eval.pruning.attention import Rotary, per_sample
+from adaptinfer_eval.pruning.masks import causal_mask
+from adaptinfer_eval.pruning.prompt import Prompt
+
+Kwargs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SharedPrefix:
+    """The first `length` tokens of every prompt of a batch: all up to the end of its last image, none of them padding.
+
+    `first[b]`: the first prompt of the batch whose prefix is that of prompt b, itself where there is none before it.
+    Prompts of unequal length are padded between prefix and question: `[prefix][padding][question]`.
+    """
+
+    length: int
+    first: tuple[int, ...]
+
+    @property
+    def unique(self) -> list[int]:
+        """The prompts whose prefix is computed."""
+        return sorted(set(self.first))
+
+    @property
+    def place(self) -> list[int]:
+        """Of every prompt, where its prefix is in `unique`."""
+        where = {row: place for place, row in enumerate(self.unique)}
+        return [where[row] for row in self.first]
+
+    def of(self, prompt: Prompt) -> SharedPrefix:
+        """The same for `prompt`, where beam search repeats every row; ValueError where it is another batch's."""
+        prompts, times = len(prompt.real), len(prompt.real) // len(self.first)
+        lengths = {real - after for real, after in zip(prompt.real, prompt.text_after, strict=True)}
+        if lengths != {self.length} or prompts != times * len(self.first) or 0 in prompt.text_after:
+            raise ValueError(
+                f"prefix= is of {len(self.first)} prompts with images up to token {self.length}; here are {prompts}, "
+                f"up to {sorted(lengths)}: a block with prefix= is for the batch that it was made for"
+            )
+        return SharedPrefix(self.length, tuple(row * times for row in self.first for _ in range(times)))
+
+
+@dataclass
+class Shared:
+    """A computed prefix. `hidden` (U, P, D): what the last layer that ran hands on; `place` (B,): whose is whose.
+
+    `embeds` (B, L, D) and `rotary` (1 or B, L, head size) are those of the whole prompts.
+    """
+
+    hidden: Tensor
+    place: Tensor
+    embeds: Tensor
+    rotary: Rotary
+
+    def join(self, hidden: Tensor) -> Tensor:
+        """The prompts again, (B, L, D), from what the same layer made of the questions (B, L - P, D)."""
+        prefix = self.hidden.to(hidden.device)[self.place.to(hidden.device)]
+        return torch.cat([prefix, hidden], 1)
+
+
+def compute_prefix(
+    text: Any, layers: Sequence[nn.Module], prefix: SharedPrefix, kwargs: Kwargs
+) -> tuple[Kwargs, Shared]:
+    """Run the first `layers` of the decoder `text` on the prefixes, and fill the cache for every prompt.
+
+    `kwargs`: the decoder's arguments for the whole prompts; returned are those for the questions alone.
+    """
+    embeds, cache, positions = kwargs["inputs_embeds"], kwargs["past_key_values"], kwargs.get("position_ids")
+    if positions is None:
+        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+    cos, sin = text.rotary_emb(embeds, position_ids=positions)
+    length, place = prefix.length, per_sample(prefix.place, embeds.device)[:, 0]
+    hidden = embeds[per_sample(prefix.unique, embeds.device)[:, 0], :length]
+    for index, layer in enumerate(layers):
+        hidden = layer(
+            hidden,
+            attention_mask=causal_mask(text.config, index, hidden, valid=None),
+            position_embeddings=(cos[:1, :length], sin[:1, :length]),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        filled = cache.layers[index]
+        filled.batch_select_indices(place.to(filled.keys.device))
+    questions = {"inputs_embeds": embeds[:, length:], "position_ids": positions[:, length:]}
+    return {**kwargs, **questions}, Shared(hidden, place, embeds, (cos, sin))

@@ -1,0 +1,140 @@
+"""Questions about one image: what their prompts begin with is computed once, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import dispatch_model
+from test_batches import answers
+from test_guarantees import NoSync
+from tiny_models import IMAGE, IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, internvl, llava, prompt
+from torch import Tensor
+from transformers import DynamicCache
+
+import adaptinfer_eval as ae
+from adaptinfer_eval.models.pictures import pad_behind, shared_prefix
+from adaptinfer_eval.pruning.prefix import SharedPrefix
+
+PREFIX = SharedPrefix(5 + IMAGE_TOKENS, (0, 1, 0, 1, 4))
+FAMILIES = {"llava": llava, "internvl": internvl}
+# InternVL's tower does not merge.
+CASES = [(family, *method) for family in FAMILIES for method in METHODS if (family, method[0]) != ("internvl", "tome")]
+
+
+def questions() -> list[dict[str, Tensor]]:
+    """Five questions of unequal length about three images, those about one image alike up to its end."""
+    prompts = [prompt(5, 1, length, seed) for seed, length in enumerate((7, 12, 4, 7, 1))]
+    for asked, first in zip(prompts, PREFIX.first, strict=True):
+        asked["pixel_values"] = prompts[first]["pixel_values"]
+        asked["input_ids"][:, : PREFIX.length] = prompts[first]["input_ids"][:, : PREFIX.length]
+    return prompts
+
+
+def together() -> dict[str, Tensor]:
+    inputs = batch(questions())
+    pictures = [pixels.sum().item() for pixels in inputs["pixel_values"]]
+    assert shared_prefix(pictures, inputs, IMAGE) == PREFIX
+    pad_behind(PREFIX, inputs)
+    return inputs
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("family", "name", "options"), CASES)
+def test_questions_that_share_their_image_equal_questions_one_by_one(
+    family: str, name: str, options: dict[str, Any], attention: str
+) -> None:
+    model, method, inputs = FAMILIES[family](attention), ae.get_method(name)(**options), together()
+    ids, logits, trace = answers(model, method, inputs, prefix=PREFIX)
+    for row, single in enumerate(questions()):
+        single_ids, single_logits, single_trace = answers(model, method, single)
+        longer = inputs["input_ids"].shape[1] - single["input_ids"].shape[1]
+        assert trace.entering[row].tolist() == single_trace.entering[0].tolist()
+        for layer, kept in single_trace.kept.items():
+            mine = trace.kept[layer][row]
+            merged = mine >= inputs["input_ids"].shape[1]
+            assert torch.where(merged, mine - longer, mine)[mine >= 0].tolist() == kept[0].tolist(), f"layer {layer}"
+        # Without a prefix, too, this InternVL's logits in a batch are up to 2e-4 from those of single prompts.
+        assert (logits[row] - single_logits[0]).abs().max() < (1e-4 if family == "llava" else 3e-4)
+        assert ids[row].tolist() == single_ids[0].tolist()
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+def test_beam_search(name: str, options: dict[str, Any]) -> None:
+    model, method = llava(), ae.get_method(name)(**options)
+    ids, _, _ = answers(model, method, together(), prefix=PREFIX, num_beams=3)
+    for row, single in enumerate(questions()):
+        assert ids[row].tolist() == answers(model, method, single, num_beams=3)[0][0].tolist()
+
+
+def counted(layers: Any) -> Counter[int]:
+    """Counts the tokens that each of `layers` computes from now on."""
+    tokens = Counter[int]()
+    for index, layer in enumerate(layers):
+        layer.register_forward_hook(lambda *call, index=index: tokens.update({index: call[2][..., 0].numel()}))
+    return tokens
+
+
+@pytest.mark.parametrize(("name", "options"), [("vanilla", {}), *LAYER_METHODS])
+@torch.no_grad()
+def test_each_prefix_is_computed_once_up_to_the_first_layer_that_prunes(name: str, options: dict[str, Any]) -> None:
+    model, inputs = llava(), together()
+    rows, length = inputs["input_ids"].shape
+    tokens = counted(model.model.language_model.layers)
+    with ae.pruned(model, ae.get_method(name)(**options), prefix=PREFIX) as trace:
+        model(**inputs, past_key_values=DynamicCache(config=model.config.text_config))
+    computed, first = 3 * PREFIX.length + rows * (length - PREFIX.length), min(trace.kept, default=7)
+    assert [tokens[layer] for layer in range(first + 1)] == [computed] * (first + 1)
+    text = length - IMAGE_TOKENS  # the longest prompt's, padding included
+    for layer in range(first + 1, 8):
+        assert tokens[layer] <= rows * (int(trace.entering[:, layer].max()) + text)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "mistral with a window", "qwen2", "qwen3"])
+@pytest.mark.parametrize(("name", "options"), LAYER_METHODS)
+@torch.no_grad()
+def test_bare_decoders(name: str, options: dict[str, Any], family: str) -> None:
+    """A cache that slides cannot hand on a prefix, so nothing is shared there; the answer is the same."""
+    window: dict[str, Any] = {}
+    if "mistral" in family:
+        window = {"sliding_window": 60 if "window" in family else None}
+    model, method = decoder(family.split()[0], **window), ae.get_method(name)(**options)
+    embeds = torch.randn(2, PREFIX.length + 9, 32, generator=torch.Generator().manual_seed(1))
+    embeds[1, : PREFIX.length] = embeds[0, : PREFIX.length]
+    is_vision = torch.zeros(embeds.shape[:2], dtype=torch.bool)
+    is_vision[:, 5 : PREFIX.length] = True
+    with ae.pruned(model, method, vision_mask=is_vision) as trace:
+        want, kept = model(inputs_embeds=embeds).logits[:, -1], dict(trace.kept)
+    tokens = counted(model.model.layers)
+    with ae.pruned(model, method, vision_mask=is_vision, prefix=SharedPrefix(PREFIX.length, (0, 0))) as trace:
+        out = model(inputs_embeds=embeds, past_key_values=DynamicCache(config=model.config))
+    assert tokens[0] == (2 * (PREFIX.length + 9) if "window" in family else PREFIX.length + 2 * 9)
+    assert torch.allclose(out.logits[:, -1], want, atol=1e-5)
+    assert all(torch.equal(trace.kept[layer], kept[layer]) for layer in kept)
+
+
+@pytest.mark.parametrize(("name", "options"), [("vanilla", {}), *LAYER_METHODS])
+@torch.no_grad()
+def test_weights_elsewhere_and_no_waiting_for_the_device(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    model, method, inputs = llava(), ae.get_method(name)(**options), together()
+    config = model.config.text_config
+    with ae.pruned(model, method, prefix=PREFIX), NoSync() as mode:
+        want = model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1]
+    assert mode.copies == 0
+    decoder_layers = {f"model.language_model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(8)}
+    others = ("vision_tower", "multi_modal_projector", "language_model.embed_tokens", "language_model.norm")
+    device_map = {**{f"model.{part}": "cpu" for part in others}, "lm_head": "cpu", **decoder_layers}
+    device_map["model.language_model.rotary_emb"] = "cpu"
+    dispatch_model(model, device_map, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
+    with ae.pruned(model, method, prefix=PREFIX):
+        assert torch.equal(model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1], want)
+
+
+@pytest.mark.parametrize("prefix", [SharedPrefix(68, PREFIX.first), SharedPrefix(PREFIX.length, (0, 0))])
+def test_a_prefix_of_another_batch_is_refused(prefix: SharedPrefix) -> None:
+    model = llava()
+    with ae.pruned(model, ae.get_method("vanilla")(), prefix=prefix), pytest.raises(ValueError, match="prefix="):
+        model.generate(**together(), max_new_tokens=1)
