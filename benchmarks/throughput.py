@@ -1,12 +1,10 @@
 """How long a question takes in batches of 8, beside one at a time, on the mini tasks.
 
-    python benchmarks/throughput.py [--runs 3] [--limit 40] [--threads 1]
+    python benchmarks/throughput.py [--runs 3] [--limit 24] [--threads 1]
 
 The shipped model through its lmms-eval wrapper, from documents to answers: images are decoded and prompts tokenised in
-a thread of their own while the model answers. Batch sizes take turns; printed are medians over the runs.
-
-"products" is what matrix products and attention take of a question (the first of each task) in an unpadded batch, by
-torch's profiler. A batch has to do them for every question, so "at most" is about the ratio if it cost nothing else.
+a thread of their own while the model answers. "nothing shared" is the same batches when what questions about one
+picture begin with is computed for each of them. The three take turns; printed are medians over the runs.
 """
 
 from __future__ import annotations
@@ -18,24 +16,20 @@ from typing import Any
 import torch
 from setting import in_turn, seconds
 from tabulate import tabulate
-from torch.profiler import ProfilerActivity, profile
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.sweep.config import load_config
 from adaptinfer_eval.sweep.tasks import load_tasks
 
 METHODS: dict[str, dict[str, Any]] = {"vanilla": {}, "adaptinfer": {"budget": 64}, "sparsevlm": {"budget": 64}}
-BATCH = 8
-PRODUCTS = {
-    *("aten::mm", "aten::addmm", "aten::bmm", "aten::mkldnn_convolution"),
-    "aten::_scaled_dot_product_flash_attention_for_cpu",
-}
+WAYS = {"one at a time": (1, True), "batches of 8, nothing shared": (8, False), "batches of 8": (8, True)}
+"""Batch size, and whether prompts about one picture share what they begin with."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--limit", type=int, default=40)
+    parser.add_argument("--limit", type=int, default=24)
     parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -45,39 +39,32 @@ def main() -> None:
     _, tasks = load_tasks(config)
     model = get_model("vanilla_llava")(pretrained=config.checkpoint, dtype="float32", device="cpu")
     model.task_dict = {name: task.dataset for name, task in tasks.items()}
-    instances = []
     for task in tasks.values():
         task.build_all_requests(limit=asked.limit)
-        instances.append(task.instances)
+    instances = {name: task.instances for name, task in tasks.items()}
+
+    def answer(method: ae.Method, way: str, task: str) -> float:
+        model.method, (model.batch_size, model.shares_prefixes) = method, WAYS[way]
+        return seconds(lambda: model.generate_until(instances[task]))
 
     methods = {name: ae.get_method(name)(**options) for name, options in METHODS.items()}
-
-    def answer(method: ae.Method, batch_size: int) -> float:
-        model.method, model.batch_size = method, batch_size
-        return seconds(lambda: [model.generate_until(of_task) for of_task in instances])
-
-    def products(method: ae.Method) -> float:
-        """Seconds for a question. Every batch is one question, 8 times: nothing is padded."""
-        model.method, model.batch_size = method, BATCH
-        with profile(activities=[ProfilerActivity.CPU]) as profiled:
-            for of_task in instances:
-                model.generate_until(of_task[:1] * BATCH)
-        taken: float = sum(event.self_cpu_time_total for event in profiled.key_averages() if event.key in PRODUCTS)
-        return taken / 1e6 / BATCH / len(instances)
-
-    variants = {
-        f"{name} {size}": functools.partial(answer, method, size)
-        for name, method in methods.items()
-        for size in (1, BATCH)
-    }
-    median = in_turn(variants, asked.runs)
-    questions = sum(map(len, instances))
+    median = in_turn(
+        {
+            f"{name} {task} {way}": functools.partial(answer, method, way, task)
+            for name, method in methods.items()
+            for task in tasks
+            for way in WAYS
+        },
+        asked.runs,
+    )
     rows = []
-    for name, method in methods.items():
-        alone, batched, least = median[f"{name} 1"] / questions, median[f"{name} {BATCH}"] / questions, products(method)
-        milliseconds = (f"{1000 * taken:.1f}" for taken in (alone, batched, least))
-        rows.append((name, *milliseconds, f"{alone / batched:.2f}", f"{alone / least:.2f}"))
-    headers = ("method", "one at a time, ms", f"in batches of {BATCH}, ms", "products, ms", "ratio", "at most")
+    for name in methods:
+        for of in (*([task] for task in tasks), list(tasks)):
+            questions = sum(len(instances[task]) for task in of)
+            took = [1000 * sum(median[f"{name} {task} {way}"] for task in of) / questions for way in WAYS]
+            milliseconds = (f"{each:.1f}" for each in took)
+            rows.append((name, of[0] if len(of) == 1 else "all", *milliseconds, f"{took[0] / took[-1]:.2f}"))
+    headers = ("method", "task", *(f"{way}, ms" for way in WAYS), "ratio")
     print(tabulate(rows, headers, "github", disable_numparse=True))
 
 

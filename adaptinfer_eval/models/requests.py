@@ -139,7 +139,8 @@ def batches(
         by_length = sorted(range(len(group)), key=lambda index: -len(tokens[index]))
         by_picture: dict[Hashable, list[Request]] = {}
         for index in by_length:
-            by_picture.setdefault(picture(group[index]), []).append(group[index])
+            about = picture(group[index]) if size > 1 else index
+            by_picture.setdefault(about, []).append(group[index])
         order = [request for about_one in by_picture.values() for request in about_one]
         yield from (order[start : start + size] for start in range(0, len(order), size))
 

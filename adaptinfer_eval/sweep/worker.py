@@ -179,7 +179,7 @@ class Worker:
             "model": repr(self.model),
             "device": str(self.model.device),
             "batch_size": self.config.batch_size,
-            "sharing": batch.features is not None,
+            "sharing": batch.features is not None or batch.prefix is not None,
         }
         return Answered(cell, how, lines)
 

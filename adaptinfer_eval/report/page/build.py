@@ -25,7 +25,8 @@ COST = (
     "Seconds: spent in generate, a request's share of its batch; they compare on one machine at one batch size only."
 )
 SHARED = (
-    "The seconds are without encoding images, which was done once for all methods (sharing): they are no latencies."
+    "The seconds are without encoding images, which was done once for all methods, and questions of a batch about one "
+    "picture share what their prompts begin with (sharing): they are no latencies."
 )
 
 
