@@ -6,6 +6,7 @@ from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.method import Method, available_methods, get_method
 from adaptinfer_eval.pruning import pruned
 from adaptinfer_eval.pruning.attention import Attention, Embeddings
+from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.trace import Trace
 from adaptinfer_eval.schedule import Schedule, Stage
 
@@ -17,6 +18,7 @@ __all__ = [
     "LayerMethod",
     "Method",
     "Schedule",
+    "SharedPrefix",
     "Stage",
     "Trace",
     "audit",

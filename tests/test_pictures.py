@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from lmms_eval.api.instance import Instance
 from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
 from PIL import Image as Picture
 from test_lmms_models import METHODS, questions
@@ -87,11 +88,47 @@ def test_tiles_of_an_image_are_shared_too(checkpoints: dict[str, Path], beams: i
 def test_each_picture_of_a_batch_is_encoded_once(checkpoints: dict[str, Path]) -> None:
     model, encoded = load_wrapper(checkpoints["llava"], "llava", batch_size=4), Counter[int]()
     model.model.model.vision_tower.register_forward_hook(lambda *call: encoded.update([len(call[2].last_hidden_state)]))
-    ask(model, documents())
-    assert sum(size * times for size, times in encoded.items()) == 4  # no picture stands in two batches
+
+    def images() -> int:
+        ask(model, documents())
+        return sum(size * times for size, times in encoded.items())
+
+    assert images() == 4  # no picture stands in two batches
     model.shares_prefixes = False
-    ask(model, documents())
-    assert encoded.total() == 4
+    assert images() == 4 + len(SHOWN)
+
+
+def test_scores_are_those_of_single_questions(checkpoints: dict[str, Path]) -> None:
+    def score(batch_size: int) -> list[tuple[float, bool]]:
+        model = load_wrapper(checkpoints["llava"], "llava", "adaptinfer", METHODS["adaptinfer"], batch_size)
+        found = documents()
+        model.task_dict = {"quiz": {"test": found}}
+        return model.loglikelihood(  # type: ignore[no-any-return]
+            [
+                Instance(
+                    "loglikelihood",
+                    (document["question"], option, lambda shown: [shown["image"]], number, "quiz", "test"),
+                    0,
+                    metadata={"task": "quiz", "doc_id": number, "repeats": 1},
+                )
+                for number, document in enumerate(found)
+                for option in ("yes", "no it is not")
+            ]
+        )
+
+    assert [chosen for chosen, _ in score(4)] == pytest.approx([chosen for chosen, _ in score(1)], abs=1e-4)
+
+
+def test_nothing_is_shared_where_attention_slides(checkpoints: dict[str, Path]) -> None:
+    """A window counts columns, and padding in the middle of a prompt would take some of them."""
+    model = load_wrapper(checkpoints["llava"], "llava")
+    asked = generation_requests(questions(documents().select([0, 3]), to_messages), is_simple=False)
+    model.task_dict = {"quiz": {"test": documents().select([0, 3])}}
+    assert model.load_batch(asked).prefix is not None
+    model.model.config.text_config.sliding_window = 40
+    batch = model.load_batch(asked)
+    assert batch.prefix is None
+    assert not batch.inputs["attention_mask"][:, 0].all()
 
 
 def requests() -> list[Request]:
@@ -108,10 +145,12 @@ def test_pictures_are_told_apart_as_they_are_stored() -> None:
     ("found", "same"),
     [
         (datasets.Dataset.from_dict({"imageId": ["a", "b", "a"]}), [0, 1, 0]),
+        (datasets.Dataset.from_dict({"image_id": [["a"], ["b"], ["a"]]}), [0, 1, 0]),
+        (datasets.Dataset.from_dict({"image": [{"bytes": None, "path": name} for name in "aba"]}), [0, 1, 0]),
         (datasets.Dataset.from_dict({"question": ["a", "b", "a"]}), [0, 1, 2]),
         ([{"question": "a"}] * 3, [0, 1, 2]),
     ],
-    ids=["named", "unknown", "a list"],
+    ids=["named", "a list of names", "files", "unknown", "a list"],
 )
 def test_pictures_stored_elsewhere(found: Any, same: list[int]) -> None:
     keys = [stored_picture(request, {"quiz": {"test": found}}) for request in requests()]
@@ -144,6 +183,7 @@ def test_what_prompts_have_in_common(rows: list[list[int]], pictures: str, first
 def test_padding_goes_behind_the_prefix() -> None:
     padded = {**inputs([P, P, 1, I, 5], [P, 1, I, 6, 7], [1, I, 6, 7, 8]), "pixel_values": torch.zeros(3, 2)}
     pad_behind(SharedPrefix(2, (0, 0, 0)), padded)
-    assert padded["input_ids"].tolist() == [[1, I, P, P, 5], [1, I, P, 6, 7], [1, I, 6, 7, 8]]
+    # Padding repeats the last token, which is the question's already: no other token becomes part of the prompt.
+    assert padded["input_ids"].tolist() == [[1, I, 5, 5, 5], [1, I, 7, 6, 7], [1, I, 6, 7, 8]]
     assert padded["attention_mask"].tolist() == [[1, 1, 0, 0, 1], [1, 1, 0, 1, 1], [1, 1, 1, 1, 1]]
     assert padded["pixel_values"].shape == (3, 2)

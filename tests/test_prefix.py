@@ -62,12 +62,32 @@ def test_questions_that_share_their_image_equal_questions_one_by_one(
         assert ids[row].tolist() == single_ids[0].tolist()
 
 
+@pytest.mark.parametrize("generation", [{"num_beams": 3}, {"repetition_penalty": 1.5}], ids=str)
 @pytest.mark.parametrize(("name", "options"), METHODS)
-def test_beam_search(name: str, options: dict[str, Any]) -> None:
+def test_ways_to_generate(name: str, options: dict[str, Any], generation: dict[str, Any]) -> None:
     model, method = llava(), ae.get_method(name)(**options)
-    ids, _, _ = answers(model, method, together(), prefix=PREFIX, num_beams=3)
+    ids, _, _ = answers(model, method, together(), prefix=PREFIX, **generation)
     for row, single in enumerate(questions()):
-        assert ids[row].tolist() == answers(model, method, single, num_beams=3)[0][0].tolist()
+        assert ids[row].tolist() == answers(model, method, single, **generation)[0][0].tolist()
+
+
+@pytest.mark.parametrize(("name", "options"), METHODS)
+def test_two_images_and_half_precision(name: str, options: dict[str, Any]) -> None:
+    model, method = llava(), ae.get_method(name)(**options)
+    prompts = [prompt(5, 2, length, 1) for length in (7, 3, 9)]  # of one seed, so that they begin alike
+    for other in prompts[1:]:
+        other["pixel_values"] = prompts[0]["pixel_values"]
+    inputs = batch(prompts)
+    prefix = shared_prefix(["same"] * 3, inputs, IMAGE)
+    assert prefix == SharedPrefix(5 + 2 * IMAGE_TOKENS + 1, (0, 0, 0))
+    pad_behind(prefix, inputs)
+    ids, logits, _ = answers(model, method, inputs, prefix=prefix)
+    for row, single in enumerate(prompts):
+        single_ids, single_logits, _ = answers(model, method, single)
+        assert (logits[row] - single_logits[0]).abs().max() < 1e-4
+        assert ids[row].tolist() == single_ids[0].tolist()
+    inputs["pixel_values"] = inputs["pixel_values"].bfloat16()
+    assert answers(model.bfloat16(), method, inputs, prefix=prefix)[1].isfinite().all()
 
 
 def counted(layers: Any) -> Counter[int]:
@@ -121,20 +141,51 @@ def test_bare_decoders(name: str, options: dict[str, Any], family: str) -> None:
 def test_weights_elsewhere_and_no_waiting_for_the_device(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     model, method, inputs = llava(), ae.get_method(name)(**options), together()
     config = model.config.text_config
+    singles = torch.cat([answers(model, method, single)[1][:, 0] for single in questions()])
     with ae.pruned(model, method, prefix=PREFIX), NoSync() as mode:
-        want = model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1]
+        logits = model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1]
     assert mode.copies == 0
+    assert torch.allclose(logits, singles, atol=1e-4)
     decoder_layers = {f"model.language_model.layers.{i}": "disk" if i % 2 else "cpu" for i in range(8)}
     others = ("vision_tower", "multi_modal_projector", "language_model.embed_tokens", "language_model.norm")
     device_map = {**{f"model.{part}": "cpu" for part in others}, "lm_head": "cpu", **decoder_layers}
     device_map["model.language_model.rotary_emb"] = "cpu"
     dispatch_model(model, device_map, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
     with ae.pruned(model, method, prefix=PREFIX):
-        assert torch.equal(model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1], want)
+        assert torch.equal(model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1], logits)
 
 
-@pytest.mark.parametrize("prefix", [SharedPrefix(68, PREFIX.first), SharedPrefix(PREFIX.length, (0, 0))])
-def test_a_prefix_of_another_batch_is_refused(prefix: SharedPrefix) -> None:
-    model = llava()
-    with ae.pruned(model, ae.get_method("vanilla")(), prefix=prefix), pytest.raises(ValueError, match="prefix="):
-        model.generate(**together(), max_new_tokens=1)
+@pytest.mark.parametrize("prefix", [SharedPrefix(68, PREFIX.first), SharedPrefix(PREFIX.length, (0, 0)), None])
+def test_a_prefix_of_another_batch_is_refused(prefix: SharedPrefix | None) -> None:
+    """Or of one whose padding is still on the left."""
+    model, inputs = llava(), together() if prefix else batch(questions())
+    with (
+        ae.pruned(model, ae.get_method("vanilla")(), prefix=prefix or PREFIX),
+        pytest.raises(ValueError, match="prefix= says that"),
+    ):
+        model.generate(**inputs, max_new_tokens=1)
+
+
+def test_a_later_batch_of_the_block_shares_nothing() -> None:
+    model, method = llava(), ae.get_method("adaptinfer")(schedule="1:30,3:12,5:4")
+    others = batch([prompt(5, 1, length, seed) for seed, length in enumerate((7, 12, 4, 7, 1), 10)])
+    pad_behind(PREFIX, others)
+    with ae.pruned(model, method, prefix=PREFIX):
+        shared = [model.generate(**inputs, max_new_tokens=3) for inputs in (together(), others)]
+    with ae.pruned(model, method):
+        alone = [model.generate(**inputs, max_new_tokens=3) for inputs in (together(), others)]
+    assert all(map(torch.equal, shared, alone))
+
+
+@torch.no_grad()
+def test_a_cache_of_another_kind_shares_nothing() -> None:
+    """Quantized and offloaded ones cannot hand on what they hold."""
+
+    class Other(DynamicCache):
+        pass
+
+    model, inputs = llava(), together()
+    tokens = counted(model.model.language_model.layers)
+    with ae.pruned(model, ae.get_method("vanilla")(), prefix=PREFIX):
+        model(**inputs, past_key_values=Other(config=model.config.text_config))
+    assert tokens[0] == inputs["input_ids"].numel()

@@ -111,7 +111,7 @@ class Answering(ABC):
         text = [prompt.text for prompt in prompts]
         inputs = self.processor(text=text, images=images or None, padding=True, return_tensors="pt")
         prefix = None
-        if images and self.shares_prefixes:
+        if images and len(prompts) > 1 and self.shares_prefixes and not self._slides():
             pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
             prefix = shared_prefix(pictures, inputs, self.processor.image_token_id)
         if prefix is not None:
@@ -119,7 +119,7 @@ class Answering(ABC):
         return Batch(prompts, inputs, prefix)
 
     def encode_images(self, batch: Batch) -> Batch:
-        """`batch` with its images encoded, to be answered under several methods.
+        """`batch` with its images encoded, each once, to be answered under several methods.
 
         A method that works inside the vision tower encodes for itself all the same. Unchanged where there is nothing
         to encode, or where this release of transformers takes no features.
@@ -127,11 +127,12 @@ class Answering(ABC):
         takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
         if "pixel_values" not in batch.inputs or not takes_features:
             return batch
-        pixels = batch.inputs["pixel_values"].to(self.model.device, self.model.dtype)
+        pixels = batch.inputs["pixel_values"]
         if batch.prefix is not None:  # each image once; one may be several tiles, as many for all
             tiles = torch.arange(len(pixels)).view(len(batch.prompts), -1)
             pixels = pixels[tiles[batch.prefix.unique].flatten()]
         with torch.inference_mode():
+            pixels = pixels.to(self.model.device, self.model.dtype)
             features = self.model.get_image_features(pixel_values=pixels).pooler_output
         if batch.prefix is not None:
             order = tiles[batch.prefix.place].flatten().tolist()
@@ -242,6 +243,10 @@ class Answering(ABC):
         if not continuation.strip() or whole[: len(alone)] != alone:
             raise ValueError(f"{continuation!r} cannot be scored: its tokens do not stand apart from the prompt's")
         return list(whole[len(alone) :])
+
+    def _slides(self) -> bool:
+        """Whether layers of the decoder see only so many columns back, padding among them."""
+        return getattr(self.model.config.get_text_config(), "sliding_window", None) is not None
 
     def _end_tokens(self) -> list[int]:
         ends = self.model.generation_config.eos_token_id

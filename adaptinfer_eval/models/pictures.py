@@ -27,8 +27,9 @@ def stored_picture(request: Request, documents: Mapping[str, Mapping[str, Any]])
     if not hasattr(stored, "with_format"):
         return unknown
     document = stored.with_format("arrow")[request.doc_id : request.doc_id + 1].to_pylist()[0]
-    images = [hash(value["bytes"]) for value in document.values() if isinstance(value, dict) and value.get("bytes")]
-    return tuple(images) or next((document[name] for name in _NAMES if name in document), unknown)
+    stored_images = [value for value in document.values() if isinstance(value, dict) and "bytes" in value]
+    images = tuple(hash(image["bytes"] or image["path"]) for image in stored_images)
+    return images or next((str(document[name]) for name in _NAMES if name in document), unknown)
 
 
 def shared_prefix(pictures: Sequence[Hashable], inputs: Mapping[str, Tensor], image_token: int) -> SharedPrefix | None:
@@ -51,8 +52,13 @@ def shared_prefix(pictures: Sequence[Hashable], inputs: Mapping[str, Tensor], im
 
 
 def pad_behind(prefix: SharedPrefix, inputs: MutableMapping[str, Tensor]) -> None:
-    """Move the left padding of `inputs` to between prefix and question."""
+    """Move the left padding of `inputs` to between prefix and question.
+
+    It becomes each question's last token: generation that looks at the tokens so far (repetition penalties) passes over
+    padding on the left only.
+    """
     real = inputs["attention_mask"].bool()
+    inputs["input_ids"] = torch.where(real, inputs["input_ids"], inputs["input_ids"][:, -1:])
     part = torch.where(real, torch.where(real.cumsum(1) <= prefix.length, 0, 2), 1)
     order = part.argsort(dim=1, stable=True)
     moved = {name: value.gather(1, order) for name, value in inputs.items() if value.shape == order.shape}

@@ -126,10 +126,10 @@ def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message
 def batches(
     requests: Iterable[Request], size: int, tokenizer: Any, picture: Callable[[Request], Hashable]
 ) -> Iterator[list[Request]]:
-    """Requests that are answered alike; those about one picture together, longest first.
+    """Requests that are answered alike; those about one `picture` together, longest first.
 
-    So there is little to compute twice and little padding, and too large a batch fails at once. Length is in tokens:
-    prompts of equal length need no padding mask, with which attention skips nothing.
+    So there is little to compute twice and little padding, and a batch that is too large fails early. Length is in
+    tokens: prompts of equal length need no padding mask, with which attention skips nothing.
     """
     alike: dict[str, list[Request]] = {}
     for request in requests:

@@ -34,9 +34,9 @@ def pruned(
     vision tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the last
     prefill kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
 
-    `prefix`: what prompts of the block's batch begin with alike; computed once, up to the first layer that prunes.
-    Answers stay the same. Without effect on methods that cut images before the decoder, and where the decoder is given
-    no cache, or one that slides.
+    `prefix`: what prompts of the block's first batch begin with alike. It is computed once, up to the first layer that
+    prunes; answers stay the same, but logits and hidden states are those of the questions alone. Without effect on
+    methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, static cache, chunked prefill, assisted decoding.

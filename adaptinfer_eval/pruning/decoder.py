@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
+from transformers import DynamicCache
 
 from adaptinfer_eval.pruning.anatomy import Anatomy
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
-from adaptinfer_eval.pruning.prompt import read_prompt
+from adaptinfer_eval.pruning.prompt import Prompt, read_prompt
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
@@ -88,7 +89,8 @@ class DecoderWatch:
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))
         shared = None
         if self.prefix is not None and self._can_share(kwargs):
-            kwargs, shared = self._share(self.prefix.of(prompt), kwargs)
+            kwargs, shared = self._share(prompt, self.prefix, kwargs)
+        self.prefix = None  # another prompt would have another
         if self.layers is not None:
             self.state = self.layers.begin(prompt, shared)
         if self.images is not None:
@@ -98,14 +100,15 @@ class DecoderWatch:
     def _can_share(self, kwargs: Kwargs) -> bool:
         """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
         cache = kwargs.get("past_key_values")
-        return self.images is None and cache is not None and not any(cache.is_sliding)
+        plain = type(cache) is DynamicCache and not cache.offloading and not any(cache.is_sliding)
+        return plain and self.images is None and kwargs.get("inputs_embeds") is not None
 
-    def _share(self, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
+    def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
         layers, last = self.anatomy.layers, len(self.anatomy.layers) - 1
         if self.layers is not None:
             self.layers.run = None  # the prefixes by themselves are not pruned
             last = min(self.layers.stages, default=last)
-        return compute_prefix(self.anatomy.text, layers[: last + 1], prefix, kwargs)
+        return compute_prefix(self.anatomy.text, layers[: last + 1], prompt, prefix, kwargs)
 
     def _bind_cache(self, _module: nn.Module, _args: Any, kwargs: Kwargs) -> None:
         """Here the cache exists even when the decoder makes it itself."""

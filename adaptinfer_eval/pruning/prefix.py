@@ -25,7 +25,8 @@ class SharedPrefix:
     """The first `length` tokens of every prompt of a batch: all up to the end of its last image, none of them padding.
 
     `first[b]`: the first prompt of the batch whose prefix is that of prompt b, itself where there is none before it.
-    Prompts of unequal length are padded between prefix and question: `[prefix][padding][question]`.
+    Prompts of unequal length are padded between prefix and question: `[prefix][padding][question]`. Not for decoders
+    with a sliding window, which would count the padding.
     """
 
     length: int
@@ -45,11 +46,12 @@ class SharedPrefix:
     def of(self, prompt: Prompt) -> SharedPrefix:
         """The same for `prompt`, where beam search repeats every row; ValueError where it is another batch's."""
         prompts, times = len(prompt.real), len(prompt.real) // len(self.first)
-        lengths = {real - after for real, after in zip(prompt.real, prompt.text_after, strict=True)}
-        if lengths != {self.length} or prompts != times * len(self.first) or 0 in prompt.text_after:
+        tokens = {real - after for real, after in zip(prompt.real, prompt.text_after, strict=True)}
+        ends = set(prompt.images_end)
+        if not tokens == ends == {self.length} or prompts != times * len(self.first) or 0 in prompt.text_after:
             raise ValueError(
-                f"prefix= is of {len(self.first)} prompts with images up to token {self.length}; here are {prompts}, "
-                f"up to {sorted(lengths)}: a block with prefix= is for the batch that it was made for"
+                f"prefix= says that {len(self.first)} prompts end their images at token {self.length} and are padded "
+                f"there; {prompts} end them at token {sorted(tokens)}, column {sorted(ends)}: that is another batch"
             )
         return SharedPrefix(self.length, tuple(row * times for row in self.first for _ in range(times)))
 
@@ -73,16 +75,18 @@ class Shared:
 
 
 def compute_prefix(
-    text: Any, layers: Sequence[nn.Module], prefix: SharedPrefix, kwargs: Kwargs
+    text: Any, layers: Sequence[nn.Module], prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs
 ) -> tuple[Kwargs, Shared]:
-    """Run the first `layers` of the decoder `text` on the prefixes, and fill the cache for every prompt.
+    """Run the first `layers` of the decoder `text` on the prefixes of `prompt`, and fill the cache for every row.
 
     `kwargs`: the decoder's arguments for the whole prompts; returned are those for the questions alone.
     """
     embeds, cache, positions = kwargs["inputs_embeds"], kwargs["past_key_values"], kwargs.get("position_ids")
     if positions is None:
-        positions = torch.arange(embeds.shape[1], device=embeds.device)[None]
+        real = embeds.new_ones(1, embeds.shape[1]) if prompt.valid is None else prompt.valid
+        positions = real.long().cumsum(1) - 1
     cos, sin = text.rotary_emb(embeds, position_ids=positions)
+    prefix = prefix.of(prompt)
     length, place = prefix.length, per_sample(prefix.place, embeds.device)[:, 0]
     hidden = embeds[per_sample(prefix.unique, embeds.device)[:, 0], :length]
     for index, layer in enumerate(layers):

@@ -12,7 +12,8 @@ from torch import Tensor
 class Prompt:
     """`is_vision` (B, L); `valid` (B, L) is False on padding, None where there is none.
 
-    Per sample, on the host: `real` tokens, `vision` tokens, and `text_after` the last image (0 without an image).
+    Per sample, on the host: `real` tokens, `vision` tokens, the column where the last image ends (`images_end`), and
+    the tokens of `text_after` it, both 0 without an image.
     `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image.
     """
 
@@ -20,6 +21,7 @@ class Prompt:
     valid: Tensor | None
     real: list[int]
     vision: list[int]
+    images_end: list[int]
     text_after: list[int]
     text_mask: Tensor
 
@@ -35,16 +37,17 @@ def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
     text_after = torch.where(last < 0, 0, behind.sum(1))
     real = torch.full_like(last, length) if valid is None else valid.sum(1)
     unpadded = torch.ones_like(last) if valid is None else valid[:, -1].long()
-    counts = torch.stack([real, is_vision.sum(1), text_after, unpadded]).tolist()
-    if not all(counts[3]):
+    counts = torch.stack([real, is_vision.sum(1), last + 1, text_after, unpadded]).tolist()
+    if not all(counts[4]):
         raise ValueError("the batch is padded on the right; pad on the left (tokenizer.padding_side = 'left')")
-    longest = max(counts[2])
+    longest = max(counts[3])
     text_mask = columns[:longest] >= longest - text_after[:, None]
     return Prompt(
         is_vision=is_vision,
         valid=valid if min(counts[0]) < length else None,
         real=counts[0],
         vision=counts[1],
-        text_after=counts[2],
+        images_end=counts[2],
+        text_after=counts[3],
         text_mask=text_mask,
     )

@@ -1,7 +1,8 @@
 """The token sequence between two stages, and the step from one to the next. Pure tensor functions.
 
-Samples of a batch may keep different numbers of tokens. Each is right-aligned; the free slots on the left are filled
-with dropped tokens that `valid` masks out, so that no slot ever holds garbage (a NaN would survive the mask).
+Samples of a batch may keep different numbers of tokens. From the first stage on each is right-aligned; the free slots
+on the left are filled with dropped tokens that `valid` masks out, so that no slot ever holds garbage (a NaN would
+survive the mask).
 """
 
 from __future__ import annotations

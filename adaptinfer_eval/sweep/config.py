@@ -77,7 +77,8 @@ class SweepConfig(_Frozen):
     repeats: PositiveInt = 1
     """Every cell is measured so many times: for latency, answers do not change."""
     sharing: bool = True
-    """A batch's images are encoded once, for all cells. For latency switch it off."""
+    """A batch's images are encoded once, for all cells, and what its questions about one picture begin with is computed
+    once. For latency switch it off."""
     pool: Literal["inline", "processes", "ray"] | None = None
     """Where the workers are; None: one worker in this process, several in processes of their own."""
     workers: PositiveInt | None = None

@@ -13,6 +13,7 @@ from typing import Any
 from transformers import set_seed
 
 from adaptinfer_eval.following_method import FollowingMethod
+from adaptinfer_eval.image_method import ImageMethod
 from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.options import Generation
@@ -131,7 +132,7 @@ class Worker:
         shard, loading = self._waiting.popleft()
         try:
             batch = loading.result()
-            if self.config.sharing and len(shard.cells) > 1:
+            if self.config.sharing and not all(map(self._in_tower, shard.cells)):
                 batch = self.model.encode_images(batch)
         except Exception as error:
             traceback.print_exc()
@@ -163,6 +164,10 @@ class Worker:
             batch = replace(batch, other=error)
         return batch
 
+    def _in_tower(self, cell: Cell) -> bool:
+        method = self._methods[cell.setting.label]
+        return isinstance(method, ImageMethod) and method.in_tower
+
     def _answer(self, cell: Cell, shard: Shard, batch: Batch) -> Answered:
         self.model.method = self._methods[cell.setting.label]
         requests = self._requests(shard)
@@ -179,7 +184,7 @@ class Worker:
             "model": repr(self.model),
             "device": str(self.model.device),
             "batch_size": self.config.batch_size,
-            "sharing": batch.features is not None or batch.prefix is not None,
+            "sharing": self.config.sharing,
         }
         return Answered(cell, how, lines)
 
