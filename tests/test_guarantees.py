@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import traceback
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
-from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt
+from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt, takes_features
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LlavaForConditionalGeneration, StaticCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import adaptinfer_eval as ae
@@ -302,10 +301,7 @@ def test_incomplete_images_are_refused_by_methods_that_drop_tokens_of_an_image()
         model(**inputs)
 
 
-@pytest.mark.skipif(
-    "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters,
-    reason="this release of transformers cannot be given features that were computed before",
-)
+@takes_features
 @torch.no_grad()
 def test_features_of_another_method_are_not_taken_for_tome() -> None:
     model, inputs = llava(), prompt(5, 1, 7, 1)

@@ -17,7 +17,7 @@ from PIL import Image as Picture
 from test_batches import ANY_IMAGES, check_batch_equals_singles
 from test_lmms_models import METHODS as WRAPPED
 from test_lmms_models import ask
-from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, internvl, prompt
+from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, internvl, prompt, takes_features
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.models.options import Generation
@@ -168,6 +168,7 @@ def test_the_number_of_tiles_is_recorded_and_checked(load: Callable[..., Any]) -
             load(arguments=f",max_patches={wrong}")
 
 
+@takes_features
 def test_features_encoded_once_give_the_same_answers(load: Callable[..., Any], documents: list[dict[str, Any]]) -> None:
     model = load("adaptinfer", WRAPPED["adaptinfer"])
     prompts = [model.prompt([("user", [*map(Image, d["images"]), d["question"]])]) for d in documents]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,8 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
 from PIL import Image as Picture
 from test_lmms_models import METHODS, questions
+from tiny_models import takes_features
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
 
 from adaptinfer_eval.models.pictures import pad_behind, shared_prefix, stored_picture
 from adaptinfer_eval.models.requests import Request, generation_requests
@@ -81,10 +80,7 @@ def test_tiles_of_an_image_are_shared_too(checkpoints: dict[str, Path], beams: i
     assert ask(load(4), documents(), num_beams=beams) == ask(load(1), documents(), num_beams=beams)
 
 
-@pytest.mark.skipif(
-    "mm_encoder_outputs" not in inspect.signature(LlavaForConditionalGeneration.forward).parameters,
-    reason="this release of transformers takes no features",
-)
+@takes_features
 def test_each_picture_of_a_batch_is_encoded_once(checkpoints: dict[str, Path]) -> None:
     model, encoded = load_wrapper(checkpoints["llava"], "llava", batch_size=4), Counter[int]()
     model.model.model.vision_tower.register_forward_hook(lambda *call: encoded.update([len(call[2].last_hidden_state)]))

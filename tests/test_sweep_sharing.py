@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from lmms_tiny import save_tiny_llava
 from sweeps import run, same_results, small_sweep
+from tiny_models import takes_features
 from transformers.models.clip.modeling_clip import CLIPVisionModel
 
 from adaptinfer_eval.models import base
 from adaptinfer_eval.sweep.config import SweepConfig
 
 
+@takes_features
 def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: Counter[str] = Counter()
     forward: Any = CLIPVisionModel.forward
