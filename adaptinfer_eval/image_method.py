@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from adaptinfer_eval.method import Method
 from adaptinfer_eval.schedule import Count, check_count
@@ -60,3 +60,8 @@ class ImageMethod(Method):
 
     def describe(self, num_layers: int, vision_tokens: int) -> str:
         return f"before:{self.budget}"
+
+
+def works_in_tower(method: Method) -> TypeGuard[ImageMethod]:
+    """Whether a method merges tokens inside the vision tower, which then has to encode images for it alone."""
+    return isinstance(method, ImageMethod) and method.in_tower

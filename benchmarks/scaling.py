@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from adaptinfer_eval.cost import prefill_macs
-from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.sweep.cells import Planned, plan
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
 
@@ -86,7 +86,7 @@ def work_of(config: SweepConfig, assumed: Assumed) -> Work:
         for name, least in ((name, count * assumed.step) for name, count in batches.items())
         for setting in settings
     )
-    own_towers = sum(works_in_tower(setting) for setting in settings)
+    own_towers = sum(works_in_tower(planned.setting.build()) for planned in settings)
     encodings = 1 + own_towers if config.sharing else len(settings)
     tower = encodings * sum(questions.values()) * tower_flops(config)
     lines = len(settings) * sum(batches.values())
@@ -118,11 +118,6 @@ def tower_flops(config: SweepConfig) -> float:
     d, m, n, out = 1024, 4096, 577, config.shape.hidden_size
     layers = 24 * (4 * n * d * d + 2 * n * n * d + 2 * n * d * m)
     return 2.0 * (layers + (n - 1) * (3 * 14 * 14 * d + d * out + out * out))
-
-
-def works_in_tower(setting: Planned) -> bool:
-    method = setting.setting.build()
-    return isinstance(method, ImageMethod) and method.in_tower
 
 
 def row(work: Work, gpus: int, assumed: Assumed) -> tuple[str, ...]:

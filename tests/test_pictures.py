@@ -18,7 +18,7 @@ from test_lmms_models import METHODS, questions
 from tiny_models import takes_features
 from torch import Tensor
 
-from adaptinfer_eval.models.pictures import pad_behind, shared_prefix, stored_picture
+from adaptinfer_eval.models.pictures import pad_behind, shared_prefix, stored_pictures
 from adaptinfer_eval.models.requests import Request, generation_requests
 from adaptinfer_eval.pruning.prefix import SharedPrefix
 
@@ -133,7 +133,7 @@ def requests() -> list[Request]:
 
 def test_pictures_are_told_apart_as_they_are_stored() -> None:
     asked = generation_requests(questions(documents(), to_messages), is_simple=False)
-    keys = [stored_picture(request, {"quiz": {"test": documents()}}) for request in asked]
+    keys = list(map(stored_pictures({"quiz": {"test": documents()}}), asked))
     assert [keys.index(key) for key in keys] == [SHOWN.index(picture) for picture in SHOWN]
 
 
@@ -149,7 +149,7 @@ def test_pictures_are_told_apart_as_they_are_stored() -> None:
     ids=["named", "a list of names", "files", "unknown", "a list"],
 )
 def test_pictures_stored_elsewhere(found: Any, same: list[int]) -> None:
-    keys = [stored_picture(request, {"quiz": {"test": found}}) for request in requests()]
+    keys = list(map(stored_pictures({"quiz": {"test": found}}), requests()))
     assert [keys.index(key) for key in keys] == same
 
 

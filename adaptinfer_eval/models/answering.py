@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 import adaptinfer_eval as ae
 from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.method import Method
 from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
 from adaptinfer_eval.models.kept import outlived
@@ -201,7 +201,7 @@ class Answering(ABC):
         return self.method.following(outlived(trace, other.inputs["input_ids"] == self.processor.image_token_id))
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
-        in_tower = isinstance(method, ImageMethod) and method.in_tower
+        in_tower = works_in_tower(method)
         if batch.prefix is not None and batch.features is None and not in_tower:
             batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)

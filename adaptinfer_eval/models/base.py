@@ -28,7 +28,7 @@ from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.options import Generation, make_method, pick_device, plain
 from adaptinfer_eval.models.other_question import other_question
-from adaptinfer_eval.models.pictures import stored_picture
+from adaptinfer_eval.models.pictures import stored_pictures
 from adaptinfer_eval.models.requests import (
     Request,
     RequestError,
@@ -149,8 +149,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     def _run(self, asked: Sequence[Request], answer: Callable[[Sequence[Request], Batch], Sequence[Any]]) -> list[Any]:
         results: list[Any] = [None] * len(asked)
         with tqdm(total=len(asked), disable=self.rank != 0, desc="Model Responding") as progress:
-            picture = functools.partial(stored_picture, documents=self.task_dict)
-            for requests, batch in one_ahead(self.load, batches(asked, self.batch_size, self.tokenizer, picture)):
+            cut = batches(asked, self.batch_size, self.tokenizer, stored_pictures(self.task_dict))
+            for requests, batch in one_ahead(self.load, cut):
                 with self.naming(requests):
                     answers = answer(requests, batch)
                 for request, result in zip(requests, answers, strict=True):

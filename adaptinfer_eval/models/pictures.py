@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, MutableMapping, Sequence
+import functools
+from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -15,21 +16,27 @@ _NAMES = ("imageId", "image_id")
 """Columns that name a picture that is stored elsewhere (GQA)."""
 
 
-def stored_picture(request: Request, documents: Mapping[str, Mapping[str, Any]]) -> Hashable:
-    """A guess at a request's picture, from its document as it is stored: no image is decoded.
+def stored_pictures(documents: Mapping[str, Mapping[str, Any]]) -> Callable[[Request], Hashable]:
+    """Guesses a request's picture from its document as it is stored: no image is decoded.
 
     `documents`: by task and split. A wrong guess costs time, not answers: `shared_prefix` looks at the pictures.
     """
-    unknown = (request.task, request.position)
-    if request.split is None:
-        return unknown
-    stored = documents[request.task][request.split]
-    if not hasattr(stored, "with_format"):
-        return unknown
-    document = stored.with_format("arrow")[request.doc_id : request.doc_id + 1].to_pylist()[0]
-    stored_images = [value for value in document.values() if isinstance(value, dict) and "bytes" in value]
-    images = tuple(hash(image["bytes"] or image["path"]) for image in stored_images)
-    return images or next((str(document[name]) for name in _NAMES if name in document), unknown)
+
+    @functools.cache
+    def undecoded(task: str, split: str) -> Any:
+        stored = documents[task][split]
+        return stored.with_format("arrow") if hasattr(stored, "with_format") else None
+
+    def picture(request: Request) -> Hashable:
+        unknown = (request.task, request.position)
+        if request.split is None or (stored := undecoded(request.task, request.split)) is None:
+            return unknown
+        document = stored[request.doc_id : request.doc_id + 1].to_pylist()[0]
+        images = [value for value in document.values() if isinstance(value, dict) and "bytes" in value]
+        shown = tuple(hash(image["bytes"] or image["path"]) for image in images)
+        return shown or next((str(document[name]) for name in _NAMES if name in document), unknown)
+
+    return picture
 
 
 def shared_prefix(pictures: Sequence[Hashable], inputs: Mapping[str, Tensor], image_token: int) -> SharedPrefix | None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.image_method import ImageMethod, works_in_tower
 from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.method import Method
 from adaptinfer_eval.pruning.anatomy import Anatomy, anatomy_of
@@ -45,7 +45,7 @@ def pruned(
     anatomy = anatomy_of(model)
     trace = Trace()
     with ExitStack() as stack:
-        if isinstance(method, ImageMethod) and method.in_tower:
+        if works_in_tower(method):
             _attach_tower(stack, anatomy, method, trace)
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")

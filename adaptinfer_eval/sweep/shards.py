@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from adaptinfer_eval.models.pictures import stored_picture
+from adaptinfer_eval.models.pictures import stored_pictures
 from adaptinfer_eval.models.requests import Request, batches
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
@@ -45,8 +44,7 @@ def in_batches(
         tokenizer = AutoTokenizer.from_pretrained(config.checkpoint, revision=revision)
     except (OSError, ValueError) as error:
         raise SweepError(f"the tokenizer of {config.pretrained} could not be loaded: {error}") from error
-    documents = {name: task.dataset for name, task in tasks.items()}
-    picture = functools.partial(stored_picture, documents=documents)
+    picture = stored_pictures({name: task.dataset for name, task in tasks.items()})
     return {
         name: [
             [request.doc_id for request in part]

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import set_seed
 
 from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.options import Generation
@@ -132,7 +132,8 @@ class Worker:
         shard, loading = self._waiting.popleft()
         try:
             batch = loading.result()
-            if self.config.sharing and not all(map(self._in_tower, shard.cells)):
+            methods = [self._methods[cell.setting.label] for cell in shard.cells]
+            if self.config.sharing and not all(map(works_in_tower, methods)):
                 batch = self.model.encode_images(batch)
         except Exception as error:
             traceback.print_exc()
@@ -163,10 +164,6 @@ class Worker:
         except Exception as error:  # of other questions: not a reason to fail the methods that do not ask them
             batch = replace(batch, other=error)
         return batch
-
-    def _in_tower(self, cell: Cell) -> bool:
-        method = self._methods[cell.setting.label]
-        return isinstance(method, ImageMethod) and method.in_tower
 
     def _answer(self, cell: Cell, shard: Shard, batch: Batch) -> Answered:
         self.model.method = self._methods[cell.setting.label]
