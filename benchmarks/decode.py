@@ -21,6 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.pruning.releases import CACHE, cache_of
 
 STEPS = 32
 
@@ -44,13 +45,13 @@ def main() -> None:
     steps: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
 
     def step(decoder: Any, cache: Any) -> float:
-        return seconds(lambda: decoder(input_ids=token, past_key_values=cache, use_cache=True))
+        return seconds(lambda: decoder(input_ids=token, use_cache=True, **{CACHE: cache}))
 
     with torch.inference_mode():
         for run in range(asked.runs + 1):
             for name, method in every.items():
                 with ae.pruned(model, method, vision_mask=mask):
-                    cache = model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1).past_key_values
+                    cache = cache_of(model(inputs_embeds=embeds, use_cache=True, logits_to_keep=1))
                     same = copy.deepcopy(cache)
                     times = [(step(model, cache), step(bare, same)) for _ in range(STEPS)]
                 if run:  # the first round warms up

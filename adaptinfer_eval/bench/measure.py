@@ -17,6 +17,7 @@ from torch import Tensor, nn
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench.memory import peak_bytes
 from adaptinfer_eval.bench.operations import Operations
+from adaptinfer_eval.pruning.releases import CACHE, cache_of
 
 Sample = dict[str, float]
 """Name of a number → its value in one round; times in seconds."""
@@ -84,10 +85,10 @@ def sample(subject: Subject) -> Sample:
         with _before(decoder(model), clock.mark):
             clock.mark()  # 0; mark 1 is the hook's
             output = model(**inputs, use_cache=True, logits_to_keep=1)
-            token, cache = output.logits[:, -1:].argmax(-1), output.past_key_values
+            token, cache = output.logits[:, -1:].argmax(-1), cache_of(output)
             clock.mark()
         for _ in range(steps):
-            token = model(input_ids=token, past_key_values=cache, use_cache=True).logits[:, -1:].argmax(-1)
+            token = model(input_ids=token, use_cache=True, **{CACHE: cache}).logits[:, -1:].argmax(-1)
         clock.mark()
     del output, cache
     clock.mark()
@@ -117,11 +118,11 @@ def sizes(subject: Subject) -> dict[str, int]:
     with subject.attached():
         with prefill:
             output = model(**inputs, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+        cache = cache_of(output)
         stored = sum(part.nbytes for layer in cache.layers for part in (layer.keys, layer.values))
         token = output.logits[:, -1:].argmax(-1)
         with decode:
-            model(input_ids=token, past_key_values=cache, use_cache=True)
+            model(input_ids=token, use_cache=True, **{CACHE: cache})
     del output, cache
     return {
         "cache_bytes": stored,

@@ -17,10 +17,11 @@ from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
 from adaptinfer_eval.pruning.prompt import Prompt, read_prompt
+from adaptinfer_eval.pruning.releases import CACHE, cache_of
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
-_TEXT_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", "past_key_values", "inputs_embeds")
+_TEXT_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", CACHE, "inputs_embeds")
 
 
 class DecoderWatch:
@@ -60,7 +61,7 @@ class DecoderWatch:
 
     def _before_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
         kwargs = {**dict(zip(_TEXT_ARGUMENTS, args, strict=False)), **kwargs}
-        cache, mask = kwargs.get("past_key_values"), kwargs.get("attention_mask")
+        cache, mask = cache_of(kwargs), kwargs.get("attention_mask")
         check_mode(module)
         check_cache(cache)
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
@@ -99,7 +100,7 @@ class DecoderWatch:
 
     def _can_share(self, kwargs: Kwargs) -> bool:
         """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         plain = type(cache) is DynamicCache and not cache.offloading and not any(cache.is_sliding)
         return plain and self.images is None and kwargs.get("inputs_embeds") is not None
 
@@ -112,7 +113,7 @@ class DecoderWatch:
 
     def _bind_cache(self, _module: nn.Module, _args: Any, kwargs: Kwargs) -> None:
         """Here the cache exists even when the decoder makes it itself."""
-        cache = kwargs.get("past_key_values")
+        cache = cache_of(kwargs)
         if self.prefilling and cache is not None:
             self.states[cache] = self.state
 

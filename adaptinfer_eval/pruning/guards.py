@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
+from adaptinfer_eval.pruning.releases import cache_of
+
 _CACHES = "use the default dynamic cache (no cache_implementation, no StaticCache)"
 
 
@@ -30,7 +32,7 @@ def check_generate(model: PreTrainedModel, kwargs: dict[str, Any]) -> None:
         return getattr(config, name, None)
 
     check_mode(model)
-    check_cache(kwargs.get("past_key_values"))
+    check_cache(cache_of(kwargs))
     if "static" in str(option("cache_implementation")) or option("cache_implementation") == "hybrid":
         raise ValueError(f"a static cache cannot hold layers of different lengths: {_CACHES}")
     if option("prefill_chunk_size") is not None:

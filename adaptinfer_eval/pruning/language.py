@@ -21,6 +21,7 @@ from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
+from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
 from adaptinfer_eval.schedule import Schedule
@@ -260,6 +261,6 @@ class LayerPruner:
             return None
         pattern = pattern_of(config, index)
         if (current, pattern) not in run.masks:
-            cache = None if run.step is None else kwargs["past_key_values"]
+            cache = None if run.step is None else cache_of(kwargs)
             run.masks[current, pattern] = causal_mask(config, index, hidden, segment.mask(run.step), cache)
         return run.masks[current, pattern]

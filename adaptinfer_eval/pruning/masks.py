@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
+from adaptinfer_eval.pruning.releases import CACHE
+
 
 def pattern_of(config: Any, layer: int) -> str:
     """What a layer attends to, in transformers' words: full_attention, sliding_attention."""
@@ -27,8 +29,8 @@ def causal_mask(config: Any, layer: int, hidden: Tensor, valid: Tensor | None, c
         config=config,
         inputs_embeds=hidden,
         attention_mask=None if valid is None else valid.to(hidden.device),
-        past_key_values=cache,
         layer_idx=layer,
         allow_is_causal_skip=valid is None,
+        **{CACHE: cache},
     )
     return mask

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaptinfer_eval.pruning.attention import Rotary, per_sample
 from adaptinfer_eval.pruning.masks import causal_mask
 from adaptinfer_eval.pruning.prompt import Prompt
+from adaptinfer_eval.pruning.releases import CACHE, cache_of
 
 Kwargs = dict[str, Any]
 
@@ -81,7 +82,7 @@ def compute_prefix(
 
     `kwargs`: the decoder's arguments for the whole prompts; returned are those for the questions alone.
     """
-    embeds, cache, positions = kwargs["inputs_embeds"], kwargs["past_key_values"], kwargs.get("position_ids")
+    embeds, cache, positions = kwargs["inputs_embeds"], cache_of(kwargs), kwargs.get("position_ids")
     if positions is None:
         real = embeds.new_ones(1, embeds.shape[1]) if prompt.valid is None else prompt.valid
         positions = real.long().cumsum(1) - 1
@@ -94,8 +95,8 @@ def compute_prefix(
             hidden,
             attention_mask=causal_mask(text.config, index, hidden, valid=None),
             position_embeddings=(cos[:1, :length], sin[:1, :length]),
-            past_key_values=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
         filled = cache.layers[index]
         filled.batch_select_indices(place.to(filled.keys.device))

@@ -7,6 +7,7 @@ Independent of the package's own wrappers: the same prompts through AutoProcesso
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import torch
@@ -35,7 +36,7 @@ def main() -> None:
     parser.add_argument("--blind", action="store_true", help="another question's picture")
     parser.add_argument("--batch-size", type=int, default=16)
     arguments = parser.parse_args()
-    model = LlavaForConditionalGeneration.from_pretrained(folder(arguments.seed), dtype=torch.float32)
+    model: Any = LlavaForConditionalGeneration.from_pretrained(folder(arguments.seed), dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(folder(arguments.seed), backend="pil")  # type: ignore[no-untyped-call]
     for family in FAMILIES:
         rows = read_rows(DATA / f"{family}.parquet", arguments.limit)
@@ -47,7 +48,7 @@ def main() -> None:
             images = [rows[(start + i + shift) % len(rows)]["image"] for i in range(len(some))]
             prompts = [whole_prompt(family, row) for row in some]
             inputs = processor(images=images, text=prompts, padding=True, return_tensors="pt")
-            output = model.generate(**inputs, max_new_tokens=8, do_sample=False)  # type: ignore[misc]
+            output = model.generate(**inputs, max_new_tokens=8, do_sample=False)
             texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             for row, text in zip(some, texts, strict=True):
                 right = text.strip().lower() == answer_text(family, row).lower()
