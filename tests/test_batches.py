@@ -21,6 +21,7 @@ def answers(
     model: Any, method: ae.Method, inputs: dict[str, Tensor], prefix: SharedPrefix | None = None, **options: Any
 ) -> tuple[Tensor, Tensor, ae.Trace]:
     """Generated ids, logits of every step (B, steps, vocabulary), and the trace."""
+    inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
     with ae.pruned(model, method, prefix=prefix) as trace, torch.no_grad():
         out = model.generate(
             **inputs,

@@ -32,7 +32,8 @@ WRAPPED_PRUNES = {name: arguments for name, arguments in WRAPPED.items() if name
 
 @pytest.mark.parametrize(("name", "options"), PRUNES)
 def test_a_batch_with_0_1_or_2_images_equals_its_prompts_one_by_one(name: str, options: dict[str, Any]) -> None:
-    check_batch_equals_singles(internvl(), ae.get_method(name)(**options), ANY_IMAGES)
+    # In double precision: behind its LayerNorm the projector makes single precision's rounding visible.
+    check_batch_equals_singles(internvl().double(), ae.get_method(name)(**options), ANY_IMAGES)
 
 
 @pytest.mark.parametrize(("name", "options"), PRUNES)
