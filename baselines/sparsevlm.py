@@ -120,7 +120,7 @@ def _rotary_decay(attention: Attention) -> Tensor:
     def rotate_ones(cos: Tensor, sin: Tensor) -> Tensor:
         half = cos.shape[-1] // 2
         sign = torch.cat([-torch.ones_like(cos[0, 0, :half]), torch.ones_like(cos[0, 0, :half])])
-        return (cos + sign * sin).float()
+        return cos + sign * sin
 
     rows, vision = rotate_ones(row_cos, row_sin), rotate_ones(vision_cos, vision_sin)
     return rows @ vision.transpose(1, 2) / float(rows.shape[-1] ** 0.5)

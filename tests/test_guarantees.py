@@ -14,7 +14,7 @@ from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, ll
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, StaticCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, GenerationConfig, StaticCache
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import adaptinfer_eval as ae
@@ -197,12 +197,18 @@ def test_random_is_seeded() -> None:
     assert kept[0] == kept[1] != kept[2]
 
 
+configuration: Any = GenerationConfig
+
+
 def generate(**options: Any) -> None:
     model = llava()
     if options.pop("train", False):
         model.train()
     if options.pop("static", False):
         options["past_key_values"] = StaticCache(config=model.config.text_config, max_cache_len=100)
+    if options.pop("filled", False):
+        options["past_key_values"] = model(**prompt(5, 1, 7, 1), use_cache=True).past_key_values
+    model.generation_config.update(**options.pop("checkpoint", {}))
     with ae.pruned(model, ae.get_method("adaptinfer")(**ADAPTINFER)):
         model.generate(**prompt(5, 1, 7, 1), max_new_tokens=3, **options)
 
@@ -216,11 +222,28 @@ def generate(**options: Any) -> None:
         ({"prefill_chunk_size": 16}, "chunked prefill"),
         ({"prompt_lookup_num_tokens": 2}, "assisted decoding"),
         ({"assistant_model": decoder("llama")}, "assisted decoding"),
+        ({"filled": True}, "holds a prompt already"),
+        ({"use_cache": False}, "without a cache"),
+        ({"generation_config": configuration(use_cache=False)}, "without a cache"),
+        ({"checkpoint": {"use_cache": False}}, "without a cache"),
+        ({"checkpoint": {"use_cache": False}, "generation_config": configuration(num_beams=2)}, "without a cache"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "contrastive search"),
+        ({"dola_layers": "low"}, "dola generation"),
+        ({"custom_generate": lambda *_: None}, "custom_generate"),
     ],
 )
 def test_unsupported_uses_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(**options)
+
+
+@torch.no_grad()
+def test_a_prompt_does_not_come_back_with_its_answer() -> None:
+    model, (embeds, mask) = decoder("llama"), embeds_and_mask()
+    with ae.pruned(model, ae.get_method("adaptinfer")(**ADAPTINFER), vision_mask=mask):
+        model(inputs_embeds=embeds, use_cache=False)
+        with pytest.raises(ValueError, match="with its answer so far"):
+            model(inputs_embeds=torch.cat([embeds, embeds[:, -1:]], 1), use_cache=False)
 
 
 def embeds_and_mask() -> tuple[Tensor, Tensor]:
@@ -308,6 +331,5 @@ def test_features_of_another_method_are_not_taken_for_tome() -> None:
     features = model.model.get_image_features(pixels := inputs.pop("pixel_values"))
     with ae.pruned(model, ae.get_method("tome")(budget=40)):
         model.generate(**inputs, pixel_values=pixels, max_new_tokens=3)
-        model.generate(**inputs, pixel_values=pixels, max_new_tokens=3, use_cache=False)
         with pytest.raises(ValueError, match="pass pixel_values"):
             model.generate(**inputs, mm_encoder_outputs={"image": features}, max_new_tokens=2)

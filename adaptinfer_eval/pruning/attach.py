@@ -20,6 +20,8 @@ from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.prefix import SharedPrefix
+from adaptinfer_eval.pruning.proof import Doubts
+from adaptinfer_eval.pruning.releases import say_if_untested
 from adaptinfer_eval.pruning.tower import TowerPruner, restore_length
 from adaptinfer_eval.pruning.trace import Trace
 
@@ -39,22 +41,26 @@ def pruned(
     methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
-    uses that would give wrong tokens: training mode, static cache, chunked prefill, assisted decoding.
+    uses that would give wrong tokens: training mode, no cache, a static or a filled one, chunked prefill, assisted
+    decoding. PruningError where the model then does not do what was planned (proof.py), and for scores that are not
+    finite: at the end of `generate`, or when the block ends.
     """
     check_mode(model)
     anatomy = anatomy_of(model)
-    trace = Trace()
+    say_if_untested()
+    trace, doubts = Trace(), Doubts(method.name)
     with ExitStack() as stack:
         if works_in_tower(method):
-            _attach_tower(stack, anatomy, method, trace)
+            _attach_tower(stack, anatomy, method, trace, doubts)
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, trace)
+            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, trace, doubts)
         yield trace
+        doubts.settle()
 
 
-def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace) -> None:
+def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace, doubts: Doubts) -> None:
     tower = anatomy.tower
     if tower is None:
         raise ValueError(
@@ -62,7 +68,7 @@ def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace
             "and this model has none: use a method that prunes in the language model"
         )
     schedule = method.tower_schedule(len(tower.layers), tower.image_tokens)
-    pruner = TowerPruner(tower, method, schedule, trace)
+    pruner = TowerPruner(tower, method, schedule, trace, doubts)
     config: Any = tower.model.config
     stack.enter_context(intercepted(config._attn_implementation, pruner.observe))
     for handle in pruner.hook():
@@ -79,6 +85,7 @@ def _attach_decoder(
     vision_mask: Tensor | None,
     prefix: SharedPrefix | None,
     trace: Trace,
+    doubts: Doubts,
 ) -> None:
     text: Any = anatomy.text
     if any(isinstance(getattr(hook, "__self__", None), DecoderWatch) for hook in text._forward_pre_hooks.values()):
@@ -95,12 +102,13 @@ def _attach_decoder(
             lambda tokens: method.plan(len(text.layers), image_tokens if fixed else tokens),
             image_tokens,
             trace,
+            doubts,
         )
-        stack.enter_context(intercepted(text.config._attn_implementation, layers.observe))
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
     watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix)
-    for handle in watch.hook():
+    stack.enter_context(intercepted(text.config._attn_implementation, watch.observe))
+    for handle in watch.hook(model):
         stack.callback(handle.remove)
     if hasattr(model, "generate"):
         generate = model.generate
@@ -108,7 +116,9 @@ def _attach_decoder(
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
             check_generate(model, {**dict(zip(("inputs", "generation_config"), args, strict=False)), **kwargs})
-            return generate(*args, **kwargs)
+            output = generate(*args, **kwargs)
+            doubts.settle()
+            return output
 
         model.generate = checked
         stack.callback(delattr, model, "generate")

@@ -60,7 +60,7 @@ class Attention:
         return self._numbers()
 
     def rotary(self) -> tuple[Rotary, Rotary]:
-        """(cos, sin) of the query rows, (B, R, head size), and of the vision tokens, (B, V, head size)."""
+        """(cos, sin) of the query rows, (B, R, head size), and of the vision tokens, (B, V, head size), float32."""
         return self._rotary()
 
 
@@ -70,13 +70,14 @@ def attention_rows(
     """Causal attention of the last `rows` tokens over the whole sequence, (B, H, rows, n) float32.
 
     `query` (B, H, rows or more, head size) and `key` (B, H_kv, n, head size) are rotated; `valid` (B, n) is False on
-    padding. `window`: how many tokens back a sliding-window layer sees.
+    padding. `window`: how many tokens back a sliding-window layer sees. In float32 from the product on: in float16 it
+    can pass 65504 where the scaled logits do not.
     """
     batch, heads, queries, size = query.shape
     groups, length = key.shape[1:3]
     # Grouped-query attention: the query heads that share a key head become rows of one product.
-    grouped = query[:, :, queries - rows :].reshape(batch, groups, heads // groups * rows, size)
-    logits = (grouped @ key.transpose(2, 3)).view(batch, heads, rows, length).float() * scaling
+    grouped = query[:, :, queries - rows :].reshape(batch, groups, heads // groups * rows, size).float()
+    logits = (grouped @ key.transpose(2, 3).float()).view(batch, heads, rows, length) * scaling
     columns = torch.arange(length, device=key.device)
     distance = columns[length - rows :, None] - columns
     allowed = distance >= 0

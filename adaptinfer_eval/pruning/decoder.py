@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from adaptinfer_eval.pruning.anatomy import Anatomy
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
@@ -17,10 +18,22 @@ from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
 from adaptinfer_eval.pruning.prompt import Prompt, read_prompt
+from adaptinfer_eval.pruning.proof import Lengths, Proof, broken
 from adaptinfer_eval.pruning.releases import CACHE, cache_of
+from adaptinfer_eval.pruning.steps import lengths_of
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Prefilled:
+    """What decode steps need to know: the pruned prompt, None where it was left alone, and tokens cached per layer."""
+
+    prompt: Any
+    cached: Sequence[int]
+
+
 _TEXT_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", CACHE, "inputs_embeds")
 
 
@@ -38,23 +51,38 @@ class DecoderWatch:
     ) -> None:
         self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
         self.layers, self.images = layers, images
+        self.proof = Proof(anatomy.layers)
         self.input_ids: Tensor | None = None
         self.prefilling = False
+        self.forwards = 0  # of the decoder, in one call of the model
+        self.cache: Any = None  # of the forward that is running
         # What is known of a prompt lives as long as its cache, and no longer.
-        self.states: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-        self.state: Any = None
+        self.states: WeakKeyDictionary[Any, Prefilled] = WeakKeyDictionary()
+        self.state = Prefilled(None, ())
 
-    def hook(self) -> list[RemovableHandle]:
-        handles = []
+    def hook(self, model: nn.Module) -> list[RemovableHandle]:
+        """Follow `model` and the decoder in it."""
+        handles, text = [], self.anatomy.text
+        assert text is not None
+        if model is not text:
+            handles.append(model.register_forward_pre_hook(lambda *_: self._before_model()))
+            handles.append(model.register_forward_hook(lambda *_: self._after_model()))
         if self.anatomy.multimodal is not None:
             hook = self._before_multimodal
             handles.append(self.anatomy.multimodal.register_forward_pre_hook(hook, with_kwargs=True))
-        assert self.anatomy.text is not None
-        handles.append(self.anatomy.text.register_forward_pre_hook(self._before_text, with_kwargs=True))
+        handles.append(text.register_forward_pre_hook(self._before_text, with_kwargs=True))
+        handles.append(text.register_forward_hook(self._after_text))
         handles.append(self.anatomy.layers[0].register_forward_pre_hook(self._bind_cache, with_kwargs=True))
         if self.layers is not None:
             handles += self.layers.hook()
         return handles
+
+    def _before_model(self) -> None:
+        self.forwards = 0
+
+    def _after_model(self) -> None:
+        if not self.forwards:
+            raise broken("the decoder was not seen to run")
 
     def _before_multimodal(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
         self.input_ids = args[0] if args else kwargs.get("input_ids")
@@ -68,7 +96,8 @@ class DecoderWatch:
             raise ValueError("pruning builds its own masks: pass a 2-D attention_mask (B, L), or none")
         tokens = kwargs["input_ids"] if kwargs.get("inputs_embeds") is None else kwargs["inputs_embeds"]
         cached = 0 if cache is None else cache.get_seq_length()
-        self.prefilling = cached == 0
+        self.prefilling, self.cache = cached == 0, cache
+        self.forwards += 1
         if self.prefilling:
             return (), self._prefill(tokens, mask, kwargs)
         if tokens.shape[1] != 1:
@@ -78,10 +107,13 @@ class DecoderWatch:
             )
         if cache not in self.states:
             raise ValueError("this cache was not filled inside the block: run the prefill inside it too")
+        self.state = self.states[cache]
+        steps = cached - self.state.cached[0] + 1
+        self.proof.plan(Lengths([1] * len(self.state.cached), [length + steps for length in self.state.cached]))
         if self.layers is not None:
-            self.layers.resume(self.states[cache], cached)
+            self.layers.resume(self.state.prompt, cached)
         if self.images is not None:
-            kwargs = self.images.decode(self.states[cache], cached, kwargs)
+            kwargs = self.images.decode(self.state.prompt, cached, kwargs)
         return (), kwargs
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
@@ -92,10 +124,20 @@ class DecoderWatch:
         if self.prefix is not None and self._can_share(kwargs):
             kwargs, shared = self._share(prompt, self.prefix, kwargs)
         self.prefix = None  # another prompt would have another
+        run = segment = None
         if self.layers is not None:
-            self.state = self.layers.begin(prompt, shared)
+            run = self.layers.begin(prompt, shared)
         if self.images is not None:
-            kwargs, self.state = self.images.prefill(prompt, kwargs)
+            kwargs, segment = self.images.prefill(prompt, kwargs)
+        lengths = lengths_of(
+            segment.length if segment else tokens.shape[1],
+            prompt,
+            run.steps if run else {},
+            len(self.anatomy.layers),
+            prefix=shared.length if shared else 0,
+        )
+        self.state = Prefilled(run or segment, lengths.cached)
+        self.proof.plan(lengths)
         return kwargs
 
     def _can_share(self, kwargs: Kwargs) -> bool:
@@ -109,13 +151,44 @@ class DecoderWatch:
         if self.layers is not None:
             self.layers.run = None  # the prefixes by themselves are not pruned
             last = min(self.layers.stages, default=last)
-        return compute_prefix(self.anatomy.text, layers[: last + 1], prompt, prefix, kwargs)
+        alone = [prefix.length] * (last + 1)
+        self.proof.plan(Lengths(alone, alone))
+        kwargs, shared = compute_prefix(self.anatomy.text, layers[: last + 1], prompt, prefix, kwargs)
+        self.proof.check()
+        return kwargs, shared
 
     def _bind_cache(self, _module: nn.Module, _args: Any, kwargs: Kwargs) -> None:
         """Here the cache exists even when the decoder makes it itself."""
         cache = cache_of(kwargs)
         if self.prefilling and cache is not None:
-            self.states[cache] = self.state
+            self.states[cache], self.cache = self.state, cache
+
+    def _after_text(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """Nobody has seen the output yet: it is what the method makes of the prompt, or an error."""
+        parts = output.values() if isinstance(output, Mapping) else output
+        filled = next((part for part in parts if isinstance(part, Cache)), None)
+        if filled is not None and (filled is not self.cache or filled not in self.states):
+            raise broken("the decoder filled a cache that it or its layers were not seen to be given")
+        if self.prefilling and self.layers is not None:
+            self.layers.check()
+        self.proof.check(self.cache)
+
+    def observe(
+        self,
+        original: Callable[..., Any],
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        kwargs: Kwargs,
+    ) -> Any:
+        """Handler of the decoder's attention function."""
+        if self.layers is None or not self.layers.ahead.running:
+            self.proof.saw(module, query, key, kwargs.get("sliding_window"))
+        if self.layers is None:
+            return original(module, query, key, value, attention_mask, **kwargs)
+        return self.layers.observe(original, module, query, key, value, attention_mask, kwargs)
 
     def _vision_mask(self, tokens: Tensor) -> Tensor:
         ids, image_token = self.input_ids, self.anatomy.image_token
@@ -123,8 +196,10 @@ class DecoderWatch:
         if mask is None:
             raise ValueError("inputs_embeds do not say where the vision tokens are: pass vision_mask= to pruned()")
         rows, length = tokens.shape[:2]
-        if mask.ndim != 2 or rows % mask.shape[0] or mask.shape[1] > length:
-            raise ValueError(f"vision_mask is {tuple(mask.shape)}, the prompt {rows} × {length}: they must agree")
-        # Beam search repeats every prompt; without a cache the prompt comes back with its answer so far.
-        mask = mask.to(tokens.device, torch.bool).repeat_interleave(rows // mask.shape[0], 0)
-        return F.pad(mask, (0, length - mask.shape[1]))
+        if mask.ndim != 2 or rows % mask.shape[0] or mask.shape[1] != length:
+            raise ValueError(
+                f"vision_mask is {tuple(mask.shape)}, the prompt {rows} × {length}: they must agree, and without a "
+                "cache (use_cache=False) a prompt cannot come back with its answer so far"
+            )
+        # Beam search repeats every prompt.
+        return mask.to(tokens.device, torch.bool).repeat_interleave(rows // mask.shape[0], 0)

@@ -21,8 +21,10 @@ from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
+from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
+from adaptinfer_eval.pruning.steps import Step, steps_of
 from adaptinfer_eval.pruning.trace import Trace
 from adaptinfer_eval.schedule import Schedule
 
@@ -33,17 +35,18 @@ Kwargs = dict[str, Any]
 class Run:
     """One prompt batch, from its prefill through its decode steps.
 
-    `keeps`: per sample, what each stage keeps. `segments`: the sequence before the first stage, after it, ….
+    `steps`: what each stage will do. `segments`: the sequence before the first stage, after it, ….
     `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
-    layers get the questions alone. `step`: tokens decoded so far, None in prefill. `masks`, `decode`: mask
-    and positions per segment, for this step.
+    layers get the questions alone. `positions` (1 or B, L): of the whole prompts. `step`: tokens decoded so far, None
+    in prefill. `masks`, `decode`: mask and positions per segment, for this step.
     """
 
     prompt: Prompt
-    keeps: list[dict[int, int | float]]
+    steps: dict[int, Step]
     segments: list[Segment]
     first_layers: list[int] = field(default_factory=lambda: [0])
     shared: Shared | None = None
+    positions: Tensor | None = None
     prepared: Tensor | None = None
     attention: Attention | None = None
     next_id: list[int] = field(default_factory=list)
@@ -62,13 +65,19 @@ class LayerPruner:
     """
 
     def __init__(
-        self, text: Any, method: LayerMethod, plan: Callable[[int], Schedule], image_tokens: int, trace: Trace
+        self,
+        text: Any,
+        method: LayerMethod,
+        plan: Callable[[int], Schedule],
+        image_tokens: int,
+        trace: Trace,
+        doubts: Doubts,
     ) -> None:
-        self.text, self.method, self.plan, self.trace = text, method, plan, trace
+        self.text, self.method, self.plan, self.trace, self.doubts = text, method, plan, trace, doubts
         self.layers: list[nn.Module] = list(text.layers)
         self.stages = {stage.layer for stage in plan(image_tokens)}
         ahead = 1 if method.looks_ahead else 0
-        self.observed = {self._attention_module(layer + ahead) for layer in self.stages}
+        self.observed = {attention_of(self.layers[layer + ahead]) for layer in self.stages}
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
         self.run: Run | None = None
 
@@ -78,9 +87,6 @@ class LayerPruner:
             before_layer = functools.partial(self.before_layer, index)
             handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
         return handles
-
-    def _attention_module(self, layer: int) -> Any:
-        return self.layers[layer].self_attn
 
     # Prompt by prompt --------------------------------------------------------------------------------------------
 
@@ -96,10 +102,8 @@ class LayerPruner:
                     "image: put the question after the image, or use fastv or pdrop"
                 )
             segment = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-            keeps = [
-                {stage.layer: stage.keep for stage in self.plan(count)} if count else {} for count in prompt.vision
-            ]
-            self.run = Run(prompt, keeps, [segment], shared=shared, next_id=[segment.length] * len(prompt.real))
+            steps = steps_of(self.method, self.plan, self.stages, prompt)
+            self.run = Run(prompt, steps, [segment], shared=shared, next_id=[segment.length] * len(prompt.real))
         return self.run
 
     def resume(self, run: Run | None, cached: int) -> None:
@@ -109,6 +113,12 @@ class LayerPruner:
             run.step = cached - run.segments[0].length
             run.decode.clear()
             run.masks.clear()
+
+    def check(self) -> None:
+        """After a prefill: every stage ran."""
+        ran = set() if self.run is None else {first - 1 for first in self.run.first_layers[1:]}
+        if missing := sorted(set(() if self.run is None else self.run.steps) - ran):
+            raise broken(f"no stage ran after layer {missing[0]}")
 
     # Layer by layer ----------------------------------------------------------------------------------------------
 
@@ -140,9 +150,9 @@ class LayerPruner:
 
     def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
         segment = run.segments[0] = run.segments[0].to(hidden.device)
-        segment.rotary = kwargs["position_embeddings"]
+        segment.rotary, run.positions = kwargs["position_embeddings"], kwargs["position_ids"]
         if run.shared is not None:
-            hidden, segment.rotary = run.shared.embeds, run.shared.rotary
+            hidden, segment.rotary, run.positions = run.shared.embeds, run.shared.rotary, run.shared.positions
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
@@ -154,16 +164,13 @@ class LayerPruner:
         if method.looks_ahead:
             assert before.rotary is not None
             self.ahead.run(module, hidden, before.rotary, self._rows(run))
-        assert run.attention is not None, f"no attention was seen for the stage after layer {index - 1}"
-        score = method.score(run.attention).to(hidden.device)
+        if run.attention is None:
+            raise broken(f"no attention was seen for the stage after layer {index - 1}")
+        score = self._score(run.attention, index - 1).to(hidden.device)
         run.attention = None
-        keep = [
-            method.keep_count(keeps[index - 1], total, now) if total else 0
-            for keeps, total, now in zip(run.keeps, run.prompt.vision, before.vision, strict=True)
-        ]
+        keep, made = run.steps[index - 1].keep, run.steps[index - 1].made
         chosen = choose(score, before, keep)
         dropped = [now - kept for now, kept in zip(before.vision, keep, strict=True)]
-        made = [method.merged_count(count) for count in dropped]
         merged = None
         if any(made):
             if method.positions == "keep":
@@ -179,6 +186,18 @@ class LayerPruner:
         self.trace.kept[index - 1] = segment.kept()
         self.trace.entering[:, index:] = torch.tensor(segment.vision)[:, None]
         return hidden
+
+    def _score(self, attention: Attention, layer: int) -> Tensor:
+        """What the method says, (B, V); ValueError where it is no such thing, noted where it is not finite."""
+        score, mask = self.method.score(attention), attention.vision_mask
+        if not isinstance(score, Tensor) or score.shape != mask.shape or not score.is_floating_point():
+            got = f"{score.dtype} {tuple(score.shape)}" if isinstance(score, Tensor) else type(score).__name__
+            raise ValueError(
+                f"{self.method.name}.score gave {got} after layer {layer}: it must be one floating-point number per "
+                f"vision token, {tuple(mask.shape)}"
+            )
+        self.doubts.note(score.masked_fill(~mask, 0), f"after layer {layer}")
+        return score
 
     # Attention ---------------------------------------------------------------------------------------------------
 
@@ -222,8 +241,12 @@ class LayerPruner:
             to_text = to_text * (row_mask[:, None, :, None] & text_mask[:, None, None, :])
 
         def rotary() -> tuple[Rotary, Rotary]:
-            assert segment.rotary is not None
-            cos, sin = (part.expand(len(index), -1, -1) for part in segment.rotary)
+            positions = segment.positions(None)
+            if self.method.positions == "keep":
+                assert run.positions is not None
+                positions = run.positions.to(query.device).expand(len(index), -1).gather(1, segment.ids)
+            # In float32, whatever the model computes in: where decay is nearly 0, rounding would make it 0.
+            cos, sin = self._rotate(query.new_empty(0, dtype=torch.float32), positions.expand(len(index), -1))
             last = slice(segment.length - rows, None)
             return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
 

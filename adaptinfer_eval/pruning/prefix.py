@@ -61,18 +61,23 @@ class SharedPrefix:
 class Shared:
     """A computed prefix. `hidden` (U, P, D): what the last layer that ran hands on; `place` (B,): whose is whose.
 
-    `embeds` (B, L, D) and `rotary` (1 or B, L, head size) are those of the whole prompts.
+    `embeds` (B, L, D), `rotary` (1 or B, L, head size) and `positions` (1 or B, L) are those of the whole prompts.
     """
 
     hidden: Tensor
     place: Tensor
     embeds: Tensor
     rotary: Rotary
+    positions: Tensor
 
     def join(self, hidden: Tensor) -> Tensor:
         """The prompts again, (B, L, D), from what the same layer made of the questions (B, L - P, D)."""
         prefix = self.hidden.to(hidden.device)[self.place.to(hidden.device)]
         return torch.cat([prefix, hidden], 1)
+
+    @property
+    def length(self) -> int:
+        return self.hidden.shape[1]
 
 
 def compute_prefix(
@@ -101,4 +106,4 @@ def compute_prefix(
         filled = cache.layers[index]
         filled.batch_select_indices(place.to(filled.keys.device))
     questions = {"inputs_embeds": embeds[:, length:], "position_ids": positions[:, length:]}
-    return {**kwargs, **questions}, Shared(hidden, place, embeds, (cos, sin))
+    return {**kwargs, **questions}, Shared(hidden, place, embeds, (cos, sin), positions)

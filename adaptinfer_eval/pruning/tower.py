@@ -17,16 +17,20 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from adaptinfer_eval.image_method import ImageMethod
 from adaptinfer_eval.pruning.anatomy import Tower
+from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.trace import Trace
 
 
 class TowerPruner:
     """Merges `schedule[i]` tokens in layer i of `tower`, as `method` assigns them."""
 
-    def __init__(self, tower: Tower, method: ImageMethod, schedule: Sequence[int], trace: Trace) -> None:
-        self.tower, self.method, self.trace = tower, method, trace
-        self.counts = {layer.self_attn: count for layer, count in zip(tower.layers, schedule, strict=True) if count}
-        self.inside = {layer.self_attn for layer in tower.layers}
+    def __init__(
+        self, tower: Tower, method: ImageMethod, schedule: Sequence[int], trace: Trace, doubts: Doubts
+    ) -> None:
+        self.tower, self.method, self.trace, self.doubts = tower, method, trace, doubts
+        layers = [(attention_of(layer), count) for layer, count in zip(tower.layers, schedule, strict=True)]
+        self.counts = {attention: count for attention, count in layers if count}
+        self.inside = {attention for attention, _ in layers}
         self._forget()
 
     def _forget(self) -> None:
@@ -34,11 +38,17 @@ class TowerPruner:
         self.rows: Tensor | None = None  # (images, n): where this layer's merging sends each row …
         self.count = 0  # … and how many rows it takes away
         self.merged: Tensor | None = None
+        self.merges = 0  # layers that merged in this forward
+        self.trace.assign = None
 
     def hook(self) -> list[RemovableHandle]:
-        handles = [self.tower.model.register_forward_pre_hook(lambda *_: self._begin())]
+        model = self.tower.model
+        handles = [
+            model.register_forward_pre_hook(lambda *_: self._forget()),
+            model.register_forward_hook(lambda *_: self._check()),
+        ]
         for layer in self.tower.layers:
-            if layer.self_attn in self.counts:
+            if attention_of(layer) in self.counts:
                 handles += [
                     layer.layer_norm2.register_forward_pre_hook(self._merge),  # type: ignore[union-attr]
                     layer.mlp.register_forward_hook(self._add),  # type: ignore[union-attr]
@@ -47,9 +57,9 @@ class TowerPruner:
                 ]
         return handles
 
-    def _begin(self) -> None:
-        self._forget()
-        self.trace.assign = None
+    def _check(self) -> None:
+        if self.merges != len(self.counts):
+            raise broken(f"the vision tower was to merge in {len(self.counts)} layers and merged in {self.merges}")
 
     def observe(
         self,
@@ -64,7 +74,9 @@ class TowerPruner:
         """Handler of the tower's attention function: decide the merging, weigh merged keys by their size."""
         if module in self.counts:
             self.count = self.counts[module]
-            self.rows = self.method.assign(key.mean(1), self.count)
+            keys = key.float().mean(1)
+            self.doubts.note(keys, "in the vision tower")
+            self.rows = self.method.assign(keys, self.count)
         if module in self.inside and self.sizes is not None and self.method.weighs_keys:
             attention_mask = self.sizes.log().to(query.dtype)[:, None, None, :]
             config: Any = module.config
@@ -74,7 +86,8 @@ class TowerPruner:
 
     def _merge(self, _module: nn.Module, args: tuple[Tensor]) -> Tensor:
         hidden, rows = args[0], self.rows
-        assert rows is not None
+        if rows is None:
+            raise broken("the vision tower merges in a layer whose attention was not seen")
         sizes = self.sizes if self.sizes is not None else hidden.new_ones(rows.shape, dtype=torch.float32)
         length = rows.shape[1] - self.count
         self.sizes = sizes.new_zeros(len(rows), length).scatter_add_(1, rows, sizes)
@@ -82,6 +95,7 @@ class TowerPruner:
         total = weighted.new_zeros(len(rows), length, hidden.shape[2])
         total.scatter_add_(1, rows[..., None].expand_as(weighted), weighted)
         self.merged = (total / self.sizes[..., None]).to(hidden.dtype)
+        self.merges += 1
         self.trace.assign = rows if self.trace.assign is None else rows.gather(1, self.trace.assign)
         return self.merged
 
