@@ -1,14 +1,23 @@
-"""Training-free vision-token pruning methods, compared fairly over unmodified Hugging Face models."""
+"""Training-free vision-token pruning methods, compared fairly over unmodified Hugging Face models.
 
-from adaptinfer_eval.cost import Audit, audit
-from adaptinfer_eval.image_method import ImageMethod
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.method import Method, available_methods, get_method
-from adaptinfer_eval.pruning import pruned
-from adaptinfer_eval.pruning.attention import Attention, Embeddings
-from adaptinfer_eval.pruning.prefix import SharedPrefix
-from adaptinfer_eval.pruning.trace import Trace
-from adaptinfer_eval.schedule import Schedule, Stage
+Every name here is imported when it is first used: whoever wants a schedule or a cost does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptinfer_eval.cost import Audit, audit
+    from adaptinfer_eval.image_method import ImageMethod
+    from adaptinfer_eval.layer_method import LayerMethod
+    from adaptinfer_eval.method import Method, available_methods, get_method
+    from adaptinfer_eval.pruning import pruned
+    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.pruning.prefix import SharedPrefix
+    from adaptinfer_eval.pruning.trace import Trace
+    from adaptinfer_eval.schedule import Schedule, Stage
 
 __all__ = [
     "Attention",
@@ -26,3 +35,26 @@ __all__ = [
     "get_method",
     "pruned",
 ]
+_MODULES = {
+    "cost": ("Audit", "audit"),
+    "image_method": ("ImageMethod",),
+    "layer_method": ("LayerMethod",),
+    "method": ("Method", "available_methods", "get_method"),
+    "pruning": ("pruned",),
+    "pruning.attention": ("Attention", "Embeddings"),
+    "pruning.prefix": ("SharedPrefix",),
+    "pruning.trace": ("Trace",),
+    "schedule": ("Schedule", "Stage"),
+}
+
+if not TYPE_CHECKING:  # a type checker would take every name for one that is here
+
+    def __getattr__(name: str) -> Any:
+        for module, names in _MODULES.items():
+            if name in names:
+                value = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

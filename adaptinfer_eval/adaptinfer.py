@@ -7,12 +7,14 @@ arXiv 2508.06084.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptinfer_eval.pruning.attention import Attention
 
 VARIANTS = ("reference", "paper")
 

@@ -7,11 +7,11 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeVar
 
-from torch import Tensor
-
 from adaptinfer_eval.layer_method import LayerMethod
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from adaptinfer_eval.pruning.attention import Attention, Embeddings
 
 Following = TypeVar("Following", bound="FollowingMethod")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
+from math import nan
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, Embeddings, draw_lots
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptinfer_eval.pruning.attention import Attention, Embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Foreground(LayerMethod):
 
     def prepare(self, embeddings: Embeddings) -> Tensor:
         """The order in which tokens are kept, (B, V): the lot of each, below 0 outside the foreground."""
+        from adaptinfer_eval.pruning.attention import draw_lots
+
         mask = embeddings.vision_mask
         lots = draw_lots(self.seed, mask.shape[1], mask.device)
         return lots - (~foreground(embeddings.vision, mask)).float()
@@ -40,11 +44,13 @@ class Foreground(LayerMethod):
 
 def foreground(vision: Tensor, mask: Tensor) -> Tensor:
     """Which tokens of `vision` (B, V, D) are unlike the rest, (B, V) bool; `mask` (B, V) is False on padding."""
-    tokens = vision.float().masked_fill(~mask[..., None], torch.nan)
-    length = torch.linalg.vector_norm(tokens, dim=2, keepdim=True)
+    from torch.linalg import vector_norm
+
+    tokens = vision.float().masked_fill(~mask[..., None], nan)
+    length = vector_norm(tokens, dim=2, keepdim=True)
     # Projectors make some tokens many times longer than others; length alone is no difference in what is seen.
     tokens = tokens * (length.nanmean(1, keepdim=True) / length).clamp(max=1)
-    distance: Tensor = torch.linalg.vector_norm(tokens - tokens.nanmedian(1, keepdim=True).values, dim=2)
+    distance: Tensor = vector_norm(tokens - tokens.nanmedian(1, keepdim=True).values, dim=2)
     return distance > _middle(distance)  # never on padding: its distance is NaN
 
 
@@ -52,6 +58,6 @@ def _middle(distance: Tensor) -> Tensor:
     """Where near ends and far begins, (B, 1): two means, found from the mean of all (Ridler and Calvard, 1978)."""
     middle = distance.nanmean(1, keepdim=True)
     for _ in range(10):
-        near, far = (distance.where(side, torch.nan) for side in (distance <= middle, distance > middle))
+        near, far = (distance.where(side, nan) for side in (distance <= middle, distance > middle))
         middle = (near.nanmean(1, keepdim=True) + far.nanmean(1, keepdim=True)) / 2
     return middle

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
-from torch import Tensor
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
 
 from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, Embeddings, per_sample
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from adaptinfer_eval.pruning.attention import Attention, Embeddings
 
 VARIANTS = ("v1", "plus")
 _SCHEDULES = {
@@ -68,6 +70,8 @@ class SparseVLM(LayerMethod):
 
     def prepare(self, embeddings: Embeddings) -> Tensor:
         """Raters: text tokens whose share of the image's matches is above the mean. (B, T), their weights sum to 1."""
+        import torch
+
         match = embeddings.vision.float() @ embeddings.text.float().transpose(1, 2)
         match = match.masked_fill(~embeddings.text_mask[:, None], torch.finfo(torch.float32).min).softmax(2)
         vision = embeddings.vision_mask[..., None]
@@ -78,6 +82,8 @@ class SparseVLM(LayerMethod):
 
     def score(self, attention: Attention) -> Tensor:
         """Mean over heads and raters of the raters' attention."""
+        import torch
+
         assert attention.prepared is not None
         weights = attention.to_vision
         if self.variant == "plus":
@@ -96,6 +102,8 @@ class SparseVLM(LayerMethod):
 
     def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> Tensor:
         """Cluster the best dropped tokens by density peaks; each cluster becomes the mean of its tokens."""
+        import torch
+
         candidates = [_candidates(count) if count else 0 for count in dropped]
         clusters = [_clusters(count) if count else 0 for count in candidates]
         best = score.topk(max(candidates), dim=1).indices
@@ -115,6 +123,8 @@ def _clusters(candidates: int) -> int:
 
 def _rotary_decay(attention: Attention) -> Tensor:
     """G (B, T, V): what rotary positions alone make of the product of all-ones query and key, divided by √size."""
+    import torch
+
     (row_cos, row_sin), (vision_cos, vision_sin) = attention.rotary()
 
     def rotate_ones(cos: Tensor, sin: Tensor) -> Tensor:
@@ -131,25 +141,29 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
 
     `tokens` (B, C, D), of which `candidates[b]` are real and form `clusters[b]` clusters.
     """
+    import torch
+
+    from adaptinfer_eval.pruning.attention import per_sample
+
     device, slots = tokens.device, torch.arange(tokens.shape[1], device=tokens.device)
     count, wanted = per_sample(candidates, device), per_sample(clusters, device)
     real = slots < count
     pairs = real[:, :, None] & real[:, None, :]
     # Differences first: d(i, j) and d(j, i) must be equal to the last bit, or ties between densities break by chance.
     distance = torch.cdist(tokens, tokens, compute_mode="donot_use_mm_for_euclid_dist") / float(tokens.shape[2] ** 0.5)
-    nearest = distance.masked_fill(~pairs, torch.inf).sort(dim=2).values[..., : max(clusters)]
+    nearest = distance.masked_fill(~pairs, inf).sort(dim=2).values[..., : max(clusters)]
     neighbour = (slots[: max(clusters)] < wanted)[:, None, :]
     density = (-(nearest.where(neighbour & real[:, :, None], 0) ** 2).sum(2) / wanted).exp()
     density = density + noise * torch.rand_like(density)
     denser = (density[:, None, :] > density[:, :, None]) & pairs
     farthest = distance.where(pairs, 0).flatten(1).amax(1)[:, None]
-    delta = distance.masked_fill(~denser, torch.inf).amin(2)
+    delta = distance.masked_fill(~denser, inf).amin(2)
     delta = torch.where(delta.isinf(), farthest, delta)
-    peak = (delta * density).masked_fill(~real, -torch.inf)
+    peak = (delta * density).masked_fill(~real, -inf)
     centres = peak.topk(max(clusters), dim=1).indices
     to_centre = distance.gather(2, centres[:, None, :].expand(-1, len(slots), -1))
     centre_is_real = (slots[: max(clusters)] < wanted)[:, None, :]
-    labels = to_centre.masked_fill(~centre_is_real, torch.inf).argmin(2)
+    labels = to_centre.masked_fill(~centre_is_real, inf).argmin(2)
     own = torch.arange(max(clusters), device=device).expand_as(centres)
     labels = labels.scatter(1, centres, torch.where(centre_is_real[:, 0], own, labels.gather(1, centres)))
     return labels.masked_fill(~real, max(clusters))

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from math import inf
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.image_method import ImageMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +61,12 @@ class ToMe(ImageMethod):
 
         Rows come out as in ToMe: unmerged tokens of A in order (CLS first, never merged), then all of B.
         """
+        import torch
+        from torch.nn import functional as F
+
         unit = F.normalize(keys.float(), dim=-1)
         match = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
-        match[:, 0] = -torch.inf
+        match[:, 0] = -inf
         best, partner = match.max(2)
         chosen = best.topk(count, dim=1).indices
         merged = torch.zeros_like(best, dtype=torch.bool).scatter_(1, chosen, True)
