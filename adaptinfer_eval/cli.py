@@ -5,22 +5,16 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from tabulate import tabulate
 
-from adaptinfer_eval.method import available_methods, get_method
-from adaptinfer_eval.report.layouts import Layout, headings_of, layout
-from adaptinfer_eval.report.published import DEFAULT_LINEAGE
-from adaptinfer_eval.report.render import render
-from adaptinfer_eval.report.table import make_table
-from adaptinfer_eval.report.units import read_units
-from adaptinfer_eval.sweep.cells import plan as plan_sweep
-from adaptinfer_eval.sweep.cells import settings
-from adaptinfer_eval.sweep.config import SweepConfig, SweepError, load_config
-from adaptinfer_eval.sweep.records import read_records
+from adaptinfer_eval.report import DEFAULT_LINEAGE
+from adaptinfer_eval.sweep.errors import SweepError
+
+if TYPE_CHECKING:  # every command imports what it needs: none waits for another's
+    from adaptinfer_eval.report.layouts import Layout
+    from adaptinfer_eval.sweep.config import SweepConfig
 
 app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
 
@@ -32,6 +26,10 @@ Full = Annotated[bool, typer.Option("--full", help="All questions of every task:
 @app.command()
 def methods() -> None:
     """List the installed methods and their options."""
+    from tabulate import tabulate
+
+    from adaptinfer_eval.method import available_methods, get_method
+
     rows = []
     for name in available_methods():
         cls = get_method(name)
@@ -50,6 +48,9 @@ def methods() -> None:
 @app.command()
 def plan(config: Config, overrides: Overrides = None, full: Full = False) -> None:
     """Show every (method, budget) with its cost on paper; nothing is loaded."""
+    from tabulate import tabulate
+
+    from adaptinfer_eval.sweep.cells import plan as plan_sweep
     from adaptinfer_eval.sweep.tasks import check_tasks
 
     sweep, _ = _read_sweep(config, overrides, full)
@@ -76,6 +77,9 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
 @app.command()
 def run(config: Config, overrides: Overrides = None, full: Full = False) -> None:
     """Run a sweep and print its table; cells that are finished already are not run again."""
+    from rich.console import Console
+
+    from adaptinfer_eval.sweep.records import read_records
     from adaptinfer_eval.sweep.run import run_sweep
 
     sweep, columns = _read_sweep(config, overrides, full)
@@ -104,6 +108,8 @@ def bench(
     shape: Annotated[str | None, typer.Option(help="llava-1.5-7b, llava-1.5-13b or tiny, with random weights.")] = None,
 ) -> None:
     """Measure what methods cost in time and memory, beside vanilla in the same run (docs/cost.md)."""
+    from rich.console import Console
+
     from adaptinfer_eval.bench.config import bench_config
     from adaptinfer_eval.bench.run import run_bench
     from adaptinfer_eval.bench.table import bench_table
@@ -131,6 +137,8 @@ def print_table(
 
         print(table3(results or Path("results/runs/bench-llava-1.5-7b"), form))
         return
+    from adaptinfer_eval.report.layouts import layout
+
     _show(results or Path("results/runs", layout(number).config), layout(number), form, lineage)
 
 
@@ -143,6 +151,8 @@ def figure(
     """Draw the trend of the accuracy ratio over budgets, as PNG and SVG."""
     from adaptinfer_eval.report.figure import save_trends
     from adaptinfer_eval.report.trend import trends
+    from adaptinfer_eval.report.units import read_units
+    from adaptinfer_eval.sweep.records import read_records
 
     if number != "5":
         raise SweepError(f"no figure {number!r}: there is 5")
@@ -161,6 +171,8 @@ def regress(
 ) -> None:
     """Compare a sweep with a baseline; the exit code is 1 where it fell behind beyond the tolerance."""
     from adaptinfer_eval.report.regress import difference_table, differences, read_baseline, write_baseline
+    from adaptinfer_eval.sweep.config import load_config
+    from adaptinfer_eval.sweep.records import read_records
 
     if results is None and baseline.endswith(".json"):
         raise SweepError("give --results: the path of a baseline does not say which sweep to compare")
@@ -189,12 +201,21 @@ def report(
 
 
 def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:
+    from adaptinfer_eval.report.render import render
+    from adaptinfer_eval.report.table import make_table
+    from adaptinfer_eval.report.units import read_units
+    from adaptinfer_eval.sweep.records import read_records
+
     records = read_records(folder)
     print(render(make_table(records, read_units(folder, records), columns, lineage), form))
 
 
 def _read_sweep(config: str, overrides: list[str] | None, full: bool) -> tuple[SweepConfig, Layout]:
     """The sweep and its table's columns. SweepError for what is wrong already before anything is loaded."""
+    from adaptinfer_eval.report.layouts import Layout, headings_of
+    from adaptinfer_eval.sweep.cells import settings
+    from adaptinfer_eval.sweep.config import load_config
+
     sweep = load_config(config, [*(overrides or []), *(["limit=null"] if full else [])])
     for setting in settings(sweep):
         setting.build()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -43,6 +44,11 @@ def get_method(name: str) -> type[Any]:
 
     Its options are its own, so its constructor is not typed here.
     """
+    return _load(name)
+
+
+@lru_cache(maxsize=None)  # of those found: looking through all distributions takes milliseconds
+def _load(name: str) -> type[Any]:
     installed = _installed()
     if name not in installed:
         near = difflib.get_close_matches(name, installed, n=1, cutoff=0)

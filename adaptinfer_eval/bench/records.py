@@ -9,18 +9,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench.config import BenchConfig
-from adaptinfer_eval.bench.measure import Sample
 from adaptinfer_eval.bench.shapes import BEFORE
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError
 from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare, engine_digest
 from adaptinfer_eval.sweep.records import read_all, write_json
+
+if TYPE_CHECKING:  # light: records are read without torch
+    import torch
+
+    from adaptinfer_eval.bench.measure import Sample
 
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
@@ -58,6 +60,8 @@ def settings(config: BenchConfig) -> list[Setting]:
 
 def conditions(config: BenchConfig, device: torch.device) -> Record:
     """What is the same for all records of a folder: numbers are compared across them."""
+    import torch
+
     cpu = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
     return {
         "schema_version": SCHEMA_VERSION,

@@ -11,11 +11,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
-
 from adaptinfer_eval.bench.records import Record, read_bench
+from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.report.layouts import TITLES, options_of
-from adaptinfer_eval.report.published import DEFAULT_LINEAGE, read_published
+from adaptinfer_eval.report.published import read_published
 from adaptinfer_eval.report.render import written
 from adaptinfer_eval.sweep.config import SweepError
 
@@ -46,7 +45,7 @@ def table3(folder: Path, form: str) -> str:
         if printed
         else "Nothing is published for this model.",
     ]
-    return written(pd.DataFrame(rows), notes, form, texts=5)
+    return written(rows, notes, form, texts=5)
 
 
 def _lines(records: Sequence[Record]) -> list[list[Record]]:

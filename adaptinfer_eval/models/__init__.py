@@ -12,8 +12,6 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from loguru import logger
-
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
@@ -48,6 +46,8 @@ def manifests() -> list[ModelManifest]:
     for manifest in found:
         taken = simple.get(manifest.model_id) or chat.get(manifest.model_id)
         if taken not in (None, manifest.simple_class_path):
+            from loguru import logger
+
             logger.warning(f"{manifest.model_id} is a model of lmms-eval: rename the method to run it")
             continue
         ours.append(manifest)
@@ -74,6 +74,8 @@ def add_tasks() -> None:
 
         index_upstream = TaskManager.initialize_tasks
     except (ImportError, AttributeError) as error:
+        from loguru import logger
+
         logger.warning(f"tasks of adaptinfer_eval need --include_path {tasks_folder()} here: {error}")
         return
     if getattr(index_upstream, "adds_adaptinfer_eval", False):

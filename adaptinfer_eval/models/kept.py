@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from adaptinfer_eval.pruning.trace import Trace
+if TYPE_CHECKING:  # light: what was kept is read without torch
+    from torch import Tensor
+
+    from adaptinfer_eval.pruning.trace import Trace
 
 
 def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict[str, Any]]:
@@ -20,6 +21,8 @@ def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict
     Where tokens were merged in the vision tower, `assign` is there instead: per vision token the merged token that it
     went into, as little-endian uint16, compressed, base64; an image's merged tokens follow those of the image before.
     """
+    import torch
+
     rows: list[dict[str, Any]] = [{"kept": {}} for _ in images]
     for layer, kept in sorted(trace.kept.items()):
         if trace.assign is not None and layer == -1:
@@ -49,6 +52,8 @@ def outlived(trace: Trace, is_vision: Tensor) -> Tensor:
 
     `is_vision` (B, L): where the prompts' vision tokens stand.
     """
+    import torch
+
     numbers = (is_vision.cumsum(1) - 1).clamp(min=0)
     stages = torch.zeros(len(is_vision), int(is_vision.sum(1).max()))
     for kept in trace.kept.values():

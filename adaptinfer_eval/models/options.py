@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import os
+import sys
 from collections.abc import Collection, Mapping
-from typing import Any, get_args, get_type_hints
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
-import torch
 from pydantic import TypeAdapter, ValidationError
-from transformers import GenerationConfig
 
 from adaptinfer_eval.method import Method
+
+if TYPE_CHECKING:
+    import torch
 
 
 def plain(value: Any) -> Any:
@@ -40,17 +44,23 @@ def make_method(method: type[Method], options: Mapping[str, Any], other_known: C
                 f"unknown model argument {name!r}: {hint}{method.__name__} takes {', '.join(sorted(fields))}; "
                 f"the wrapper takes {', '.join(sorted(other_known))}"
             )
-    types = get_type_hints(method)
     values = {}
     for name, given in options.items():
-        value = plain(given)
-        if value is not None and str in (types[name], *get_args(types[name])):
+        value, wanted = plain(given), _type(method, name)
+        if value is not None and str in (wanted, *get_args(wanted)):
             value = str(value).replace("/", ",")
         try:
-            values[name] = TypeAdapter(types[name]).validate_python(value)
+            values[name] = TypeAdapter(wanted).validate_python(value)
         except ValidationError as error:
             raise ValueError(f"model argument {name}={given!r}: {error.errors()[0]['msg']}") from None
     return method(**values)
+
+
+def _type(method: type[Method], option: str) -> Any:
+    """Of one option alone: what else a class annotates may name types that only a type checker imports."""
+    owner = next(base for base in method.__mro__ if option in inspect.get_annotations(base))
+    alone = SimpleNamespace(__annotations__={option: inspect.get_annotations(owner)[option]})
+    return get_type_hints(alone, vars(sys.modules[owner.__module__]))[option]
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -58,6 +68,8 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 
     Processes of one machine take one accelerator each, by LOCAL_RANK, unless `device` names one by number.
     """
+    import torch
+
     chosen = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     if chosen.type != "cpu" and chosen.index is None:
         return torch.device(chosen.type, int(os.environ.get("LOCAL_RANK", "0")))
@@ -78,6 +90,8 @@ class Generation:
     @classmethod
     def read(cls, arguments: Mapping[str, Any]) -> Generation:
         """lmms-eval's arguments; nothing is sampled at temperature 0, the default, and nothing is written to them."""
+        from transformers import GenerationConfig
+
         left = dict(arguments)
         if left.pop("num_return_sequences", 1) != 1:
             raise ValueError("num_return_sequences: a request has one answer; leave it out of generation_kwargs")

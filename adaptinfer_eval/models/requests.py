@@ -11,8 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lmms_eval.protocol import ChatMessages
-
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -108,6 +106,8 @@ def simple_messages(request: Request, document: Mapping[str, Any] | None) -> lis
 
 def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message]:
     """The messages that the task itself makes of the document."""
+    from lmms_eval.protocol import ChatMessages
+
     (doc_to_messages,) = request.arguments
     messages: list[Message] = []
     for message in ChatMessages(messages=doc_to_messages(document)).messages:

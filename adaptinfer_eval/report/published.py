@@ -12,7 +12,6 @@ from adaptinfer_eval.report.layouts import Layout, Record, heading
 from adaptinfer_eval.report.rows import Line
 from adaptinfer_eval.sweep.config import SweepError, nearest, shipped
 
-DEFAULT_LINEAGE = "adaptinfer_v1"
 RATIO = "ratio"
 OWN_TASKS = "adaptinfer_"
 """How tasks begin that ask and score as the papers do; upstream's own and the mini tasks do not."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-import pandas as pd
+from tabulate import tabulate
 
 from adaptinfer_eval.report.published import RATIO
 from adaptinfer_eval.report.rows import Line, spread
@@ -19,21 +21,30 @@ Row = dict[str, str]
 def render(table: Table, form: str) -> str:
     """The table as `md`, `csv` or `tex`, the notes below it (in csv and tex as comments)."""
     rows = csv_rows(table) if form == "csv" else stacked_rows(table)
-    return written(pd.DataFrame(rows), table.notes, form)
+    return written(rows, table.notes, form)
 
 
-def written(frame: pd.DataFrame, notes: Sequence[str], form: str, texts: int = 1) -> str:
-    """Any rows with notes; `texts`: columns, from the left, that hold no numbers. SweepError for an unknown form."""
+def written(rows: Sequence[Row], notes: Sequence[str], form: str, texts: int = 1) -> str:
+    """Rows of the same columns, with notes; `texts`: columns, from the left, that hold no numbers.
+
+    SweepError for an unknown form.
+    """
     if form == "csv":
-        return frame.to_csv(index=False) + "\n".join(f"# {note}" for note in notes)
-    sides = [*["left"] * texts, *["right"] * (len(frame.columns) - texts)]
+        body = io.StringIO()
+        lines = csv.DictWriter(body, rows[0], lineterminator="\n")
+        lines.writeheader()
+        lines.writerows(rows)
+        return body.getvalue() + "\n".join(f"# {note}" for note in notes)
+    sides = [*["left"] * texts, *["right"] * (len(rows[0]) - texts)]
     if form == "md":
-        body = frame.to_markdown(index=False, colalign=sides, disable_numparse=True, tablefmt="github")
-        return f"{body}\n\n" + "\n".join(notes)
+        return f"{_aligned(rows, sides, 'github')}\n\n" + "\n".join(notes)
     if form == "tex":
-        body = str(frame.to_latex(index=False, escape=True, column_format="".join(side[0] for side in sides)))
-        return body + "\n".join(f"% {note}" for note in notes)
+        return f"{_aligned(rows, sides, 'latex_booktabs')}\n" + "\n".join(f"% {note}" for note in notes)
     raise SweepError(f"unknown format {form!r}: md, csv or tex")
+
+
+def _aligned(rows: Sequence[Row], sides: Sequence[str], form: str) -> str:
+    return tabulate(rows, "keys", form, colalign=sides, disable_numparse=True)
 
 
 def stacked_rows(table: Table) -> list[Row]:

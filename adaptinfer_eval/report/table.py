@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.report.layouts import Layout, Record
 from adaptinfer_eval.report.notes import notes_of
-from adaptinfer_eval.report.published import DEFAULT_LINEAGE, Published, published
+from adaptinfer_eval.report.published import Published, published
 from adaptinfer_eval.report.ratios import Ratio, ratios_of
 from adaptinfer_eval.report.rows import Line, lines_of
 from adaptinfer_eval.sweep.units import Units

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.method import Method, get_method
 from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.schedule import Count
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
+
+LEFT_OUT: dict[str, dict[str, int]] = {
+    "llava": {"image_seq_length": 576},
+    "llama": {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008},
+}
+"""What the config.json of LLaVA-1.5-7B leaves out: transformers' defaults by model type, known without importing it."""
 
 
 @dataclass(frozen=True)
@@ -116,14 +126,50 @@ def plan(config: SweepConfig) -> list[Planned]:
 
 def model_shape(config: SweepConfig) -> Shape:
     """From the checkpoint's config.json if that is on this machine, else from the configuration."""
-    from transformers import AutoConfig
+    path = _config_json(config)
+    if path is None:
+        if config.shape is None:
+            raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`")
+        return config.shape
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SweepError(f"{path} is not JSON ({error}): download the checkpoint again") from error
+    model, text = _with_defaults(written), _with_defaults(written.get("text_config", {}))
+    try:
+        return Shape(
+            num_layers=text["num_hidden_layers"],
+            hidden_size=text["hidden_size"],
+            intermediate_size=text["intermediate_size"],
+            vision_tokens=model["image_seq_length"],
+        )
+    except KeyError:  # left to the defaults of a class that only transformers knows
+        return _configured_shape(path.parent)
+
+
+def _config_json(config: SweepConfig) -> Path | None:
+    """In the checkpoint's folder, or where the hub's files are kept on this machine."""
+    if Path(config.checkpoint).is_dir():
+        path = Path(config.checkpoint, "config.json")
+        return path if path.is_file() else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        found = AutoConfig.from_pretrained(config.checkpoint, local_files_only=True)
-    except OSError:
-        if config.shape is None:
-            raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`") from None
-        return config.shape
+        found = try_to_load_from_cache(config.checkpoint, "config.json", revision=config.model_args.get("revision"))
+    except HFValidationError:  # no name that the hub could have
+        return None
+    return Path(found) if isinstance(found, str) else None
+
+
+def _with_defaults(written: Mapping[str, Any]) -> dict[str, Any]:
+    return {**LEFT_OUT.get(str(written.get("model_type")), {}), **written}
+
+
+def _configured_shape(folder: Path) -> Shape:
+    from transformers import AutoConfig
+
+    found = AutoConfig.from_pretrained(folder)
     text = found.get_text_config()
     return Shape(
         num_layers=text.num_hidden_layers,

@@ -11,13 +11,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from adaptinfer_eval.schedule import Count
+from adaptinfer_eval.sweep.errors import SweepError as SweepError
 
 Scalar = bool | int | float | str | None
 PACKAGE = Path(__file__).parent.parent
-
-
-class SweepError(Exception):
-    """Something the user can put right; the message says how."""
 
 
 class _Frozen(BaseModel):

@@ -7,6 +7,7 @@ from typing import Any
 from adaptinfer_eval.models.requests import Request, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
 from adaptinfer_eval.sweep.scores import check_limit, check_metrics
+from adaptinfer_eval.sweep.task_files import are_tasks
 
 
 def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
@@ -16,7 +17,7 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
     """
     from lmms_eval.tasks import get_task_dict
 
-    manager = check_tasks(config)
+    manager = task_manager(config)
     tasks = get_task_dict(list(config.tasks), manager, "chat")
     for name, task in tasks.items():
         metrics = [metric["metric"] for metric in task.config.metric_list]
@@ -25,7 +26,13 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
     return manager, {name: tasks[name] for name in config.tasks}
 
 
-def check_tasks(config: SweepConfig) -> Any:
+def check_tasks(config: SweepConfig) -> None:
+    """SweepError for an unknown task and a group. Imports lmms-eval only where task files do not settle it."""
+    if not are_tasks(config.tasks):
+        task_manager(config)
+
+
+def task_manager(config: SweepConfig) -> Any:
     """lmms-eval's task manager, without any data set; SweepError for an unknown task and a group."""
     from lmms_eval.tasks import TaskManager
 
