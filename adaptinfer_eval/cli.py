@@ -79,12 +79,13 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     """Run a sweep and print its table; cells that are finished already are not run again."""
     from rich.console import Console
 
+    from adaptinfer_eval.report.page.answers import keep_documents
     from adaptinfer_eval.sweep.records import read_records
     from adaptinfer_eval.sweep.run import run_sweep
 
     sweep, columns = _read_sweep(config, overrides, full)
     try:
-        failures = run_sweep(sweep, Console(file=sys.stderr))
+        failures = run_sweep(sweep, Console(file=sys.stderr), keep_documents)
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on where this one stopped", file=sys.stderr)
         raise typer.Exit(130) from None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -47,7 +47,7 @@ def get_method(name: str) -> type[Any]:
     return _load(name)
 
 
-@lru_cache(maxsize=None)  # of those found: looking through all distributions takes milliseconds
+@cache  # of those found: looking through all distributions takes milliseconds
 def _load(name: str) -> type[Any]:
     installed = _installed()
     if name not in installed:

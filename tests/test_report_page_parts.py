@@ -20,10 +20,10 @@ from adaptinfer_eval.report.page.picture import CLIP_MEAN, area, as_seen, border
 from adaptinfer_eval.report.page.plot import plot
 from adaptinfer_eval.report.page.provenance import notices
 from adaptinfer_eval.report.page.questions import Chosen, choose
-from adaptinfer_eval.report.page.samples import rights
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.trend import Panel, Point
 from adaptinfer_eval.sweep.config import load_config, shipped
+from adaptinfer_eval.sweep.units import rights_of
 
 
 def test_questions_that_divide_methods_most_come_first_in_turn_from_every_task_and_budget() -> None:
@@ -58,7 +58,7 @@ def test_of_mmbenchs_circular_copies_the_original_counts_by_itself() -> None:
         return {"doc_id": index % 999_983, "gpt_eval_score": answer | options}
 
     samples = [sample(3, "A"), sample(4, "B"), sample(1_000_003, "B"), sample(1_000_004, "A")]
-    assert rights({one["doc_id"]: one for one in samples}) == {3: 1.0, 4: 0.0}
+    assert rights_of(samples) == {3: 1.0, 4: 0.0}
 
 
 @pytest.mark.parametrize(("size", "side"), [((90, 60), 90), ((1000, 400), 336)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -40,12 +40,14 @@ class Failure:
     reason: str
 
 
-def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
+def run_sweep(
+    config: SweepConfig, console: Console, recorded: Callable[[SweepConfig, Mapping[str, Any]], None] | None = None
+) -> list[Failure]:
     """Measure every cell that has no record yet, with progress on `console`; returns the cells that failed.
 
     A setting that the model cannot run is recorded as such and is no failure. SweepError where the folder holds
     another sweep's results or another run is writing to it, where the model cannot be loaded, and where the disk is
-    full; what was answered until then stays.
+    full; what was answered until then stays. `recorded` is called with lmms-eval's loaded tasks when all is written.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
@@ -62,7 +64,10 @@ def run_sweep(config: SweepConfig, console: Console) -> list[Failure]:
             _progress(console) as progress,
             closing(_Run(config, sources, manager, tasks, asked, jobs, progress)) as run,
         ):
-            return run.go()
+            failures = run.go()
+        if recorded is not None:
+            recorded(config, tasks)
+        return failures
 
 
 class _Run:

@@ -20,7 +20,7 @@ from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.journal import Answers, Journal
 from adaptinfer_eval.sweep.records import Record, write_text
 from adaptinfer_eval.sweep.scores import paper_score
-from adaptinfer_eval.sweep.units import units_of
+from adaptinfer_eval.sweep.units import rights_of, units_of
 from adaptinfer_eval.sweep.worker import read_cost
 
 
@@ -88,7 +88,8 @@ def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, tas
         raise OSError(f"the samples were not written to {folder}: is the disk full?")
     metrics = _metrics(results["results"][cell.task])
     scores = Path("scores", f"{cell.id}.json")
-    write_text(output / scores, json.dumps(units_of(samples[cell.task]).to_json()))
+    rights = sorted(rights_of(samples[cell.task]).items())
+    write_text(output / scores, json.dumps({**units_of(samples[cell.task]).to_json(), "rights": rights}))
     return {
         "score": paper_score(metrics),
         "metrics": metrics,

@@ -74,6 +74,19 @@ def units_of(samples: Sequence[Sample]) -> Units:
     return _units("mean", 100.0, [(str(sample["doc_id"]), "", float(sample[EXACT_MATCH])) for sample in samples])
 
 
+def rights_of(samples: Sequence[Sample]) -> dict[int, float]:
+    """How right each answer is by itself, 0 to 1, by document; of MMBench's circular copies only the original."""
+    first = next(iter(samples), {})
+    if MMBENCH in first:
+        originals = sorted((s for s in samples if s[MMBENCH]["index"] < MMBENCH_COPY), key=lambda s: int(s["doc_id"]))
+        docs = [int(sample["doc_id"]) for sample in originals]
+        return dict(zip(docs, units_of(originals).values.tolist(), strict=True))
+    if EXACT_MATCH in first:
+        return {int(sample["doc_id"]): float(sample[EXACT_MATCH]) for sample in samples}
+    scored = {int(sample["doc_id"]): next(sample[name] for name in MME if name in sample) for sample in samples}
+    return {doc: float(answer["score"]) for doc, answer in scored.items()}
+
+
 def _units(combine: Combine, scale: float, units: Sequence[tuple[str, str, float]]) -> Units:
     ids, categories, values = zip(*units, strict=True)
     return Units(combine, float(scale), ids, categories, np.array(values, dtype=np.float64))

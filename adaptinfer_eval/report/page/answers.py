@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaptinfer_eval.report.page import picture, view
-from adaptinfer_eval.report.page.documents import Document, read_documents
+from adaptinfer_eval.report.layouts import Layout, headings_of
+from adaptinfer_eval.report.page import view
+from adaptinfer_eval.report.page.documents import SQUARE, Document, documents_of, read_documents, write_documents
 from adaptinfer_eval.report.page.overlay import overlay, stages_of
 from adaptinfer_eval.report.page.questions import Chosen, Place, choose
-from adaptinfer_eval.report.page.samples import Samples, read_samples, rights
+from adaptinfer_eval.report.page.samples import Samples, read_rights, read_samples
 from adaptinfer_eval.report.page.tables import budget_of
-from adaptinfer_eval.report.rows import Line
+from adaptinfer_eval.report.rows import Line, lines_of
 from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.journal import Answers, read_answers
+from adaptinfer_eval.sweep.records import read_records
 
 MOST = 24
 """Questions on a page: few enough for a page of a few megabytes."""
-SQUARE = {"llava"}
-"""Backbones whose vision tokens are, in order, the patches of one square picture."""
 INTRO = (
     "The {} questions that divide the methods at one budget most evenly into right and wrong, in turn from every task "
     "and budget. They show how methods differ, not which is better. Each answer is judged by itself, not with its pair "
@@ -55,43 +55,58 @@ class Answered(NamedTuple):
 
 def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) -> view.Questions:
     """Reads the samples and journals of `folder`, and the data sets where they can be had."""
-    headings = list(lines[0].cells)
-    cells = {heading: _cells(lines, heading) for heading in headings}
-    candidates: dict[Place, dict[int, list[float]]] = {}
-    for heading in headings:
-        candidates |= _candidates(heading, cells[heading], folder)
-    chosen = choose(candidates, MOST)
+    chosen = _chosen(lines, folder)
     if not chosen:
         return view.Questions(["There is no budget at which two methods differ in which questions they get right."])
-    intro = [INTRO.format(len(chosen)), LEGEND]
+    intro = [INTRO.format(sum(len(here) for here in chosen.values())), LEGEND]
     if config.backbone not in SQUARE:
         intro[1] = f"Without pictures: where a vision token of {config.backbone} lies in them is not known here."
     shown: list[view.Question] = []
     images: list[view.Image] = []
-    for heading in dict.fromkeys(one.task for one in chosen):
-        here = [one for one in chosen if one.task == heading]
+    for heading, here in chosen.items():
+        cells = _cells(lines, heading)
         try:
-            documents = read_documents(config, cells[heading][0].record, [one.doc for one in here])
+            documents = read_documents(config, cells[0].record, [one.doc for one in here], folder)
         except Exception as error:  # whatever a data set's loader, or the network under it, raises
             documents = {}
             reason = f"its data could not be read here ({type(error).__name__}: {error})"
             intro.append(f"{heading} is without pictures and right answers: {reason}.")
-        of_task = _images(config, heading, documents)
-        shown += _shown(here, cells[heading], folder, documents, of_task)
+        of_task = _images(heading, documents)
+        shown += _shown(here, cells, folder, documents, of_task)
         images += of_task.values()
     if images and any(answer.picture is None for question in shown for answer in question.answers):
         intro.append(UNDRAWN)
     return view.Questions(intro, shown, images)
 
 
-def _images(config: SweepConfig, heading: str, documents: Mapping[int, Document]) -> dict[int, view.Image]:
-    """By document, as the model saw them."""
-    pad = config.model_args.get("image_aspect_ratio", "pad") == "pad"
-    pictures = {doc: found.picture for doc, found in documents.items() if config.backbone in SQUARE}
-    seen = {doc: picture.as_seen(image, pad) for doc, image in pictures.items() if image}
+def keep_documents(config: SweepConfig, tasks: Mapping[str, Any]) -> None:
+    """Keep in a sweep's folder what its page shows of the data sets, so that the page needs none of them.
+
+    `tasks`: lmms-eval's, their data sets loaded.
+    """
+    folder = Path(config.output)
+    lines = lines_of(read_records(folder), Layout(headings_of(config.tasks)))
+    for heading, chosen in _chosen(lines, folder).items():
+        record = _cells(lines, heading)[0].record
+        write_documents(folder, record, documents_of(config, tasks[record["task"]], [one.doc for one in chosen]))
+
+
+def _chosen(lines: Sequence[Line], folder: Path) -> dict[str, list[Chosen]]:
+    """The questions to show, by the task's heading."""
+    candidates: dict[Place, dict[int, list[float]]] = {}
+    for heading in lines[0].cells:
+        candidates |= _candidates(heading, _cells(lines, heading), folder)
+    chosen: dict[str, list[Chosen]] = {}
+    for one in choose(candidates, MOST):
+        chosen.setdefault(one.task, []).append(one)
+    return chosen
+
+
+def _images(heading: str, documents: Mapping[int, Document]) -> dict[int, view.Image]:
     return {
-        doc: view.Image(f"picture-{heading}-{doc}", picture.data_uri(image), picture.is_small(image))
-        for doc, image in seen.items()
+        doc: view.Image(f"picture-{heading}-{doc}", found.picture, found.small)
+        for doc, found in documents.items()
+        if found.picture
     }
 
 
@@ -109,7 +124,7 @@ def _candidates(heading: str, cells: Sequence[MethodCell], folder: Path) -> dict
     """For every budget with several methods, by question: how right each of them was."""
     found: dict[Place, dict[int, list[float]]] = {}
     for budget in dict.fromkeys(cell.budget for cell in cells if cell.budget):
-        several = [rights(read_samples(folder, cell.record)) for cell in cells if cell.budget == budget]
+        several = [read_rights(folder, cell.record) for cell in cells if cell.budget == budget]
         if len(several) > 1:
             same = sorted(set.intersection(*map(set, several)))
             found[heading, float(budget)] = {doc: [of_method[doc] for of_method in several] for doc in same}
@@ -126,10 +141,14 @@ def _shown(
     """The chosen questions of one task, with the answers of vanilla and of the methods at the budget."""
     budgets = {"", *(f"{one.budget:g}" for one in chosen)}
     loaded = [
-        Answered(cell, samples, rights(samples), read_answers(folder, cell.record["id"]))
+        Answered(
+            cell,
+            read_samples(folder, cell.record),
+            read_rights(folder, cell.record),
+            read_answers(folder, cell.record["id"]),
+        )
         for cell in cells
         if cell.budget in budgets
-        for samples in [read_samples(folder, cell.record)]
     ]
     shown = []
     for one in chosen:

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.sweep.config import SweepError
-from adaptinfer_eval.sweep.scores import EXACT_MATCH, MMBENCH, MME
-from adaptinfer_eval.sweep.units import MMBENCH_COPY, units_of
+from adaptinfer_eval.sweep.units import rights_of
 
-Sample = Mapping[str, Any]
-Samples = dict[int, Sample]
+Samples = dict[int, Mapping[str, Any]]
 
 
 def read_samples(folder: Path, record: Mapping[str, Any]) -> Samples:
@@ -27,14 +25,9 @@ def read_samples(folder: Path, record: Mapping[str, Any]) -> Samples:
         return {sample["doc_id"]: sample for sample in map(json.loads, lines)}
 
 
-def rights(samples: Samples) -> dict[int, float]:
-    """How right each answer is by itself, 0 to 1, by document; of MMBench's circular copies only the original."""
-    first = next(iter(samples.values()), {})
-    if MMBENCH in first:
-        originals = {doc: sample for doc, sample in samples.items() if sample[MMBENCH]["index"] < MMBENCH_COPY}
-        units = units_of(list(originals.values()))
-        return dict(zip(sorted(originals), units.values.tolist(), strict=True))
-    if EXACT_MATCH in first:
-        return {doc: float(sample[EXACT_MATCH]) for doc, sample in samples.items()}
-    scored = {doc: next(sample[name] for name in MME if name in sample) for doc, sample in samples.items()}
-    return {doc: float(answer["score"]) for doc, answer in scored.items()}
+def read_rights(folder: Path, record: Mapping[str, Any]) -> dict[int, float]:
+    """How right each answer of a measured cell is by itself, 0 to 1, by document (`rights_of`)."""
+    found = json.loads((folder / record["scores"]).read_text(encoding="utf-8"))
+    if "rights" not in found:  # an older sweep's; for MMBench this imports lmms-eval
+        return rights_of(list(read_samples(folder, record).values()))
+    return {int(doc): right for doc, right in found["rights"]}
