@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -77,13 +78,15 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
 @app.command()
 def run(config: Config, overrides: Overrides = None, full: Full = False) -> None:
     """Run a sweep and print its table; cells that are finished already are not run again."""
+    sweep, columns = _read_sweep(config, overrides, full)
+    # Read when torch is loaded: threads that wait for each other by spinning take cores that others need.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from rich.console import Console
 
     from adaptinfer_eval.report.page.answers import keep_documents
     from adaptinfer_eval.sweep.records import read_records
     from adaptinfer_eval.sweep.run import run_sweep
 
-    sweep, columns = _read_sweep(config, overrides, full)
     try:
         failures = run_sweep(sweep, Console(file=sys.stderr), keep_documents)
     except KeyboardInterrupt:
@@ -109,13 +112,14 @@ def bench(
     shape: Annotated[str | None, typer.Option(help="llava-1.5-7b, llava-1.5-13b or tiny, with random weights.")] = None,
 ) -> None:
     """Measure what methods cost in time and memory, beside vanilla in the same run (docs/cost.md)."""
+    from adaptinfer_eval.bench.config import bench_config
+
+    config = bench_config(pretrained, shape, overrides or [])
     from rich.console import Console
 
-    from adaptinfer_eval.bench.config import bench_config
     from adaptinfer_eval.bench.run import run_bench
     from adaptinfer_eval.bench.table import bench_table
 
-    config = bench_config(pretrained, shape, overrides or [])
     records = run_bench(config, Console(stderr=True).print)
     print(bench_table(records))
     print(f"\nRecords: {config.folder}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -83,8 +84,15 @@ def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
     checkpoint = save_tiny_llava(tmp_path / "model")
     small = ("methods=vanilla,fastv", "budgets=20", "tasks=mini_mme", "batch_size=1", "workers=1", "limit=200")
     command = [sys.executable, "-m", "adaptinfer_eval.cli", "run", "mini", *small]
+    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     where = (f"pretrained={checkpoint}", f"output={tmp_path / 'out'}")
-    process = subprocess.Popen([*command, *where], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*command, *where],
+        env=environment | {"OMP_DISPLAY_ENV": "TRUE"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not list(tmp_path.glob("out/journal/*.jsonl")) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -92,6 +100,8 @@ def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130, errors
     assert errors.rstrip().splitlines()[-1] == "stopped: the same command goes on where this one stopped"
     assert "Traceback" not in errors
+    if "OMP_WAIT_POLICY" in errors:  # as libgomp says when it is loaded, which is what Linux has
+        assert "OMP_WAIT_POLICY = 'PASSIVE'" in errors
 
 
 def test_run_prints_the_table_and_fails_when_a_cell_does(

@@ -17,6 +17,7 @@ from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.shards import Shard
+from adaptinfer_eval.sweep.threads import cores, use_threads
 from adaptinfer_eval.sweep.worker import Event, Lost, Worker
 
 SECONDS_TO_END = 5.0
@@ -96,14 +97,11 @@ def _serve(
     config: SweepConfig, sources: Sources, index: int, workers: int, gpus: Sequence[str], pipe: Connection
 ) -> None:
     """One process: shards come in, events go out."""
-    import torch
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers
     if gpus:  # before CUDA starts, so that this worker's GPUs are all there are for it
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-    else:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
     with logged_to(_log(config, index)):
+        print(f"worker {index} of {workers}: {use_threads(workers)} threads on {cores()} cores")
         try:
             worker = Worker(config, sources)
         except SweepError as error:

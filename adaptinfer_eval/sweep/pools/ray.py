@@ -23,6 +23,8 @@ SECONDS_OF_SILENCE = 60
 class RayActors:
     """One actor per `gpus_per_worker` GPUs of the cluster; without GPUs, `workers` actors of one CPU each.
 
+    Ray gives each actor one core and lets it compute with one thread, unless OMP_NUM_THREADS is set.
+
     Every node needs this package, the checkpoint and the data sets; results are written by this process alone.
     """
 
