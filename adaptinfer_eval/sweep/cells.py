@@ -156,7 +156,8 @@ def _config_json(config: SweepConfig) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = try_to_load_from_cache(config.checkpoint, "config.json", revision=config.model_args.get("revision"))
+        revision = str(config.model_args.get("revision") or "main")
+        found = try_to_load_from_cache(config.checkpoint, "config.json", revision=revision)
     except HFValidationError:  # no name that the hub could have
         return None
     return Path(found) if isinstance(found, str) else None
