@@ -19,6 +19,7 @@ from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.pools import open_pool
 from adaptinfer_eval.sweep.pools.processes import Processes, visible_gpus
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
+from adaptinfer_eval.sweep.threads import cores, threads_of_each
 from adaptinfer_eval.sweep.worker import Lost, Worker
 
 NOTHING = Sources("", "", {}, {}, {})
@@ -70,7 +71,10 @@ def test_a_model_spread_over_devices_answers_alike(checkpoint: Path, tmp_path: P
     assert same_results(spread, alone)
 
 
-def test_workers_that_have_something_else_than_the_sweep_do_not_start(checkpoint: Path, tmp_path: Path) -> None:
+def test_workers_that_have_something_else_than_the_sweep_do_not_start(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     config = small_sweep(checkpoint, tmp_path)
     _, tasks = load_tasks(config)
     asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
@@ -82,11 +86,13 @@ def test_workers_that_have_something_else_than_the_sweep_do_not_start(checkpoint
             Worker(config, replace(sources, **{name: value}))
     pool = open_pool(small_sweep(checkpoint, tmp_path, "workers=2"), replace(sources, engine="older"), shards=10)
     try:
-        event = pool.receive()[1]
+        index, event = pool.receive()
         assert isinstance(event, Lost)
         assert "engine was 'older'" in event.reason
     finally:
         pool.close()
+    log = (tmp_path / f"log.{index}.txt").read_text(encoding="utf-8")
+    assert f"worker {index} of 2: {threads_of_each(2, cores())} threads on {cores()} cores" in log
 
 
 def test_a_worker_killed_while_it_starts_is_passed_over(checkpoint: Path, tmp_path: Path) -> None:

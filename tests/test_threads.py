@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +75,3 @@ def test_a_worker_in_this_process_computes_with_its_share_and_gives_it_back(
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-
-
-def test_workers_in_processes_compute_with_their_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    checkpoint = save_tiny_llava(tmp_path / "model", layers=8)
-    sweep = small_sweep(checkpoint, tmp_path / "out", "tasks=mini_gqa", "workers=1", "pool=processes")
-    assert run(sweep)[1] == []
-    log = (tmp_path / "out" / "log.0.txt").read_text(encoding="utf-8")
-    found = re.search(r"worker 0 of 1: (\d+) threads on (\d+) cores", log)
-    assert found is not None
-    assert (int(found[1]), int(found[2])) == (threads_of_each(1, cores()), cores())
