@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from lmms_tiny import save_tiny_llava
+from transformers import Qwen2Config
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.sweep.cells import Cell, Setting, model_shape, plan, settings
@@ -91,6 +93,20 @@ def test_the_shape_is_the_checkpoints_own_where_it_is_here(tmp_path: Path) -> No
         "intermediate_size": 96,
         "vision_tokens": 36,
     }
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"text_config": 3}'])
+def test_a_damaged_configuration_is_no_absent_checkpoint(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(SweepError, match=r"config\.json is not a model's configuration .*: download"):
+        model_shape(config(f"pretrained={tmp_path}"))
+
+
+def test_what_only_transformers_knows_is_asked_of_it(tmp_path: Path) -> None:
+    """A configuration that leaves out what is not among the defaults known here."""
+    text = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
+    assert model_shape(config(f"pretrained={tmp_path}")).num_layers == Qwen2Config().num_hidden_layers
 
 
 def test_an_absent_checkpoint_needs_a_shape() -> None:

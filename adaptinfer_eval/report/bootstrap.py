@@ -9,6 +9,7 @@ independently; a task that sums the means of its categories (MME) is drawn withi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ CHUNK = 1 << 20
 def mean_units(several: Sequence[Units]) -> Units:
     """The same units with their mean values, of several seeds say. SweepError where they are not the same units."""
     first = several[0]
+    if len(several) == 1:
+        return first
     check_paired(several)
     return Units(first.combine, first.scale, first.ids, first.categories, np.mean([u.values for u in several], axis=0))
 
@@ -40,6 +43,11 @@ def resampled_scores(several: Sequence[Units], task: str, resamples: int = RESAM
 
     The draw depends on `task` and the number of units alone: the same in every table and process.
     """
+    return _resampled(tuple(several), task, resamples)
+
+
+@lru_cache(maxsize=64)  # a page's table and plots ask for the same
+def _resampled(several: tuple[Units, ...], task: str, resamples: int) -> Floats:
     check_paired(several)
     rng = np.random.default_rng(list(task.encode()))
     values = np.stack([units.values for units in several], axis=1)
@@ -52,7 +60,9 @@ def resampled_scores(several: Sequence[Units], task: str, resamples: int = RESAM
             drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
             times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
             scores[start : start + count] += times @ values[stratum] / size
-    return several[0].scale * scores
+    scores *= several[0].scale
+    scores.flags.writeable = False
+    return scores
 
 
 def resampled_ratios(cells: Sequence[Sequence[Units]], vanilla: Sequence[Units], tasks: Sequence[str]) -> Floats:

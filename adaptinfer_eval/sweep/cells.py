@@ -133,9 +133,9 @@ def model_shape(config: SweepConfig) -> Shape:
         return config.shape
     try:
         written = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SweepError(f"{path} is not JSON ({error}): download the checkpoint again") from error
-    model, text = _with_defaults(written), _with_defaults(written.get("text_config", {}))
+        model, text = _with_defaults(written), _with_defaults(written.get("text_config") or {})
+    except (ValueError, AttributeError) as error:
+        raise SweepError(f"{path} is not a model's configuration ({error}): download the checkpoint again") from error
     try:
         return Shape(
             num_layers=text["num_hidden_layers"],

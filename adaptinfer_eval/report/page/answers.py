@@ -14,6 +14,7 @@ from adaptinfer_eval.report.page.questions import Chosen, Place, choose
 from adaptinfer_eval.report.page.samples import Samples, read_rights, read_samples
 from adaptinfer_eval.report.page.tables import budget_of
 from adaptinfer_eval.report.rows import Line, lines_of
+from adaptinfer_eval.report.units import read_units
 from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.journal import Answers, read_answers
 from adaptinfer_eval.sweep.records import read_records
@@ -82,10 +83,12 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
 def keep_documents(config: SweepConfig, tasks: Mapping[str, Any]) -> None:
     """Keep in a sweep's folder what its page shows of the data sets, so that the page needs none of them.
 
-    `tasks`: lmms-eval's, their data sets loaded.
+    `tasks`: lmms-eval's, their data sets loaded. SweepError where the folder's files are not those of a sweep.
     """
     folder = Path(config.output)
-    lines = lines_of(read_records(folder), Layout(headings_of(config.tasks)))
+    records = read_records(folder)
+    read_units(folder, records)  # SweepError where one is missing or damaged
+    lines = lines_of(records, Layout(headings_of(config.tasks)))
     for heading, chosen in _chosen(lines, folder).items():
         record = _cells(lines, heading)[0].record
         write_documents(folder, record, documents_of(config, tasks[record["task"]], [one.doc for one in chosen]))
