@@ -39,7 +39,8 @@ def test_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     measured.parent.mkdir(parents=True)
     measured.write_text("{}")
     build = [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(source)]
-    subprocess.run(build, check=True, capture_output=True, text=True)
+    built = subprocess.run(build, check=True, capture_output=True, text=True)
+    assert "Warning" not in built.stdout + built.stderr
     (wheel,) = tmp_path.glob("*.whl")
     subprocess.run([sys.executable, "-m", "check_wheel_contents", "--ignore", "W002,W004", str(wheel)], check=True)
     venv.create(tmp_path / "venv", with_pip=True, symlinks=True)
