@@ -5,18 +5,14 @@
 #   ./run_eval.sh --full                 the same on all questions
 #   ./run_eval.sh CONFIG [key=value …]   as `adaptinfer-eval run`: ./run_eval.sh table1 limit=50 workers=2
 #   ./run_eval.sh --venv DIR […]         use or make the environment DIR instead
+#   ./run_eval.sh --newest […]           on the newest releases of everything instead of the tested ones (--oldest: the oldest)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=.ci/environment.sh
 source "$here/.ci/environment.sh"
 
-venv=$here/.venv
-if [[ ${1:-} == --venv ]]; then
-  venv=${2:?--venv needs a folder}
-  shift 2
-fi
 if [[ $# -eq 0 || $1 == --full || $1 == *=* ]]; then
   set -- mini "$@"
 fi
-environment "$venv" ""
+environment ""
 exec adaptinfer-eval run "$@"

@@ -1,21 +1,19 @@
 #!/usr/bin/env bash
 # Lint, types, tests. Makes an environment (.venv) and installs into it first, if need be.
 #
-#   ./run_tests.sh [--venv DIR] [pytest arguments]
+#   ./run_tests.sh [--venv DIR] [--newest | --oldest] [pytest arguments]
+#
+# On the tested releases of everything; --newest, --oldest: on the newest or oldest that pyproject.toml allows.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=.ci/environment.sh
 source "$here/.ci/environment.sh"
 
-venv=$here/.venv
-if [[ ${1:-} == --venv ]]; then
-  venv=${2:?--venv needs a folder}
-  shift 2
-fi
-environment "$venv" "[dev]"
+environment "[dev]"
 cd "$here"
 ruff check
 ruff format --check
+shellcheck --external-sources run_eval.sh run_tests.sh .ci/run
 mypy
 # One thread per test process: two of them already fill two cores.
 OMP_NUM_THREADS=1 python -m pytest -n 2 "$@"

@@ -1,21 +1,43 @@
-# Sourced by run_eval.sh and run_tests.sh: `environment DIR EXTRAS` makes the virtual environment DIR, installs this
-# checkout into it (editable, EXTRAS such as "[dev]" or "") and puts it on PATH. Installs once per pyproject.toml.
+# Sourced by run_eval.sh and run_tests.sh, and takes the first of their arguments if they are its own:
+#   --venv DIR   use or make the environment DIR instead of .venv
+#   --newest     install the newest releases that pyproject.toml allows instead of the tested set, constraints.txt
+#   --oldest     install the oldest releases that it allows
+# `environment EXTRAS` makes the environment, installs this checkout into it (editable, EXTRAS such as "[dev]" or "") and
+# puts it on PATH. It installs once per set of versions, the newest once a day.
+venv=$here/.venv
+versions=tested
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --venv) venv=${2:?--venv needs a folder} && shift 2 ;;
+    --newest | --oldest) versions=${1#--} && shift ;;
+    *) break ;;
+  esac
+done
+
 environment() {
-  local venv=$1 extras=$2 python=python3 stamp
+  local extras=$1 other pip=(bin/python -m pip install -qq) # errors only: setuptools warns of every editable install
   if [[ ! -x $venv/bin/python ]]; then
-    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
-      echo "Python 3.10 or later is needed, $("$python" --version) was found: install it, or put it first on PATH" >&2
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      echo "Python 3.11 or later is needed, $(python3 --version) was found: install it, or put it first on PATH" >&2
       return 1
     }
     echo "making the environment $venv" >&2
-    "$python" -m venv "$venv"
+    python3 -m venv "$venv"
   fi
-  stamp=$("$venv/bin/python" -c 'import hashlib, sys; print(hashlib.sha256(repr([open(sys.argv[1]).read(), sys.argv[1:]]).encode()).hexdigest())' \
-    "$here/pyproject.toml" "$extras")
-  if [[ ! -e $venv/.installed-$stamp ]]; then
-    echo "installing adaptinfer-eval$extras into $venv (once; the first time downloads PyTorch)" >&2
-    "$venv/bin/python" -m pip install --quiet --editable "$here$extras" >&2
-    touch "$venv/.installed-$stamp"
+  venv=$(cd "$venv" && pwd)
+  "$venv/bin/python" "$here/.ci/versions.py" "$versions" > "$venv/.wanted"
+  for other in "$venv"/.installed*; do
+    cmp -s "$other" "$venv/.wanted" || rm -f "$other" # what stands there is about to be replaced
+  done
+  if [[ ! -e $venv/.installed$extras && ! -e "$venv/.installed[dev]" ]]; then
+    echo "installing adaptinfer-eval$extras, $versions versions, into $venv (once; the first time downloads PyTorch)" >&2
+    if [[ $versions == newest ]]; then
+      pip+=(--upgrade --upgrade-strategy eager)
+    else # in the environment they also bind the setuptools that sources are built with, but may hold no path with a blank
+      pip=(env PIP_CONSTRAINT=.wanted PIP_BUILD_CONSTRAINT=.wanted "${pip[@]}")
+    fi
+    (cd "$venv" && "${pip[@]}" --editable "$here$extras" >&2)
+    mv "$venv/.wanted" "$venv/.installed$extras"
   fi
   export PATH="$venv/bin:$PATH"
 }

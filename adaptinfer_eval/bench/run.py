@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def run_bench(config: BenchConfig, show: Show) -> list[Record]:
             show(f"{attention}, {text_tokens} text tokens, batch {batch_size}")
             asked = {"attention": attention, "text_tokens": text_tokens, "batch_size": batch_size}
             for record in _group(config, model, asked, show):
-                record |= same | {"date": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+                record |= same | {"date": datetime.now(UTC).isoformat(timespec="seconds")}
                 write_bench(folder, record)
                 records.append(record)
     return records
