@@ -15,12 +15,13 @@ while [[ $# -gt 0 ]]; do
 done
 
 environment() {
-  local extras=$1 other pip=(bin/python -m pip install -qq) # errors only: setuptools warns of every editable install
-  if [[ ! -x $venv/bin/python ]]; then
-    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-      echo "Python 3.11 or later is needed, $(python3 --version) was found: install it, or put it first on PATH" >&2
-      return 1
-    }
+  local extras=$1 other python=$venv/bin/python
+  [[ -x $python ]] || python=python3
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "Python 3.11 or later is needed, $python is $("$python" --version): put another first on PATH, or name another --venv" >&2
+    return 1
+  }
+  if [[ $python == python3 ]]; then
     echo "making the environment $venv" >&2
     python3 -m venv "$venv"
   fi
@@ -31,9 +32,10 @@ environment() {
   done
   if [[ ! -e $venv/.installed$extras && ! -e "$venv/.installed[dev]" ]]; then
     echo "installing adaptinfer-eval$extras, $versions versions, into $venv (once; the first time downloads PyTorch)" >&2
+    local pip=(bin/python -m pip install -qq) # errors only: setuptools warns of every editable install that it is one
     if [[ $versions == newest ]]; then
       pip+=(--upgrade --upgrade-strategy eager)
-    else # in the environment they also bind the setuptools that sources are built with, but may hold no path with a blank
+    else # as variables they also bind what sources are built with, but may hold no path with a blank
       pip=(env PIP_CONSTRAINT=.wanted PIP_BUILD_CONSTRAINT=.wanted "${pip[@]}")
     fi
     (cd "$venv" && "${pip[@]}" --editable "$here$extras" >&2)
