@@ -5,7 +5,7 @@
 #   ./run_eval.sh --full                 the same on all questions
 #   ./run_eval.sh CONFIG [key=value …]   as `adaptinfer-eval run`: ./run_eval.sh table1 limit=50 workers=2
 #   ./run_eval.sh --venv DIR […]         use or make the environment DIR instead
-#   ./run_eval.sh --newest […]           on the newest releases of everything instead of the tested ones (--oldest: the oldest)
+#   ./run_eval.sh --newest […]           on the newest releases instead of the tested ones (--oldest: the oldest)
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=.ci/environment.sh

@@ -2,8 +2,8 @@
 #   --venv DIR   use or make the environment DIR instead of .venv
 #   --newest     install the newest releases that pyproject.toml allows instead of the tested set, constraints.txt
 #   --oldest     install the oldest releases that it allows
-# `environment EXTRAS` makes the environment, installs this checkout into it (editable, EXTRAS such as "[dev]" or "") and
-# puts it on PATH. It installs once per set of versions, the newest once a day.
+# `environment EXTRAS` makes the environment, installs this checkout into it (editable, EXTRAS such as "[dev]" or "")
+# and puts it on PATH. It installs once per set of versions, the newest once a day.
 venv=$here/.venv
 versions=tested
 while [[ $# -gt 0 ]]; do
@@ -18,7 +18,7 @@ environment() {
   local extras=$1 other python=$venv/bin/python
   [[ -x $python ]] || python=python3
   "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "Python 3.11 or later is needed, $python is $("$python" --version): put another first on PATH, or name another --venv" >&2
+    echo "Python 3.11 or later is needed, $python is $("$python" --version): put a later one first on PATH" >&2
     return 1
   }
   if [[ $python == python3 ]]; then
@@ -32,7 +32,7 @@ environment() {
   done
   if [[ ! -e $venv/.installed$extras && ! -e "$venv/.installed[dev]" ]]; then
     echo "installing adaptinfer-eval$extras, $versions versions, into $venv (once; the first time downloads PyTorch)" >&2
-    local pip=(bin/python -m pip install -qq) # errors only: setuptools warns of every editable install that it is one
+    local pip=(bin/python -m pip install -qq) # errors only: setuptools warns of any editable install
     if [[ $versions == newest ]]; then
       pip+=(--upgrade --upgrade-strategy eager)
     else # as variables they also bind what sources are built with, but may hold no path with a blank
