@@ -31,8 +31,8 @@ environment() {
     cmp -s "$other" "$venv/.wanted" || rm -f "$other" # what stands there is about to be replaced
   done
   if [[ ! -e $venv/.installed$extras && ! -e "$venv/.installed[dev]" ]]; then
-    echo "installing adaptinfer-eval$extras, $versions versions, into $venv (once; the first time downloads PyTorch)" >&2
-    local pip=(bin/python -m pip install -qq) # errors only: setuptools warns of any editable install
+    echo "installing adaptinfer-eval$extras, $versions versions, into $venv (once; at first it downloads PyTorch)" >&2
+    local pip=(bin/python -m pip install -qq) # only errors: setuptools warns of any editable install
     if [[ $versions == newest ]]; then
       pip+=(--upgrade --upgrade-strategy eager)
     else # as variables they also bind what sources are built with, but may hold no path with a blank

@@ -16,6 +16,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from toy_backend import wheel
 
+from adaptinfer_eval.pruning.releases import NEWEST_TESTED
+
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 PROJECT = PYPROJECT["project"]
@@ -83,6 +85,14 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
 def test_the_readme_names_the_range(name: str) -> None:
     (wanted,) = (each for each in PROJECT["dependencies"] if Requirement(each).name == name)
     assert f"`{wanted}`" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_engine_warns_of_what_the_range_excludes() -> None:
+    (wanted,) = (each for each in DECLARED if each.name == "transformers")
+    major, minor = map(int, NEWEST_TESTED.split("."))
+    assert TESTED["transformers"].startswith(f"{NEWEST_TESTED}.")
+    excluded = [each.version for each in wanted.specifier if each.operator == "<"]
+    assert excluded in ([f"{major}.{minor + 1}"], [])  # none: where bounds are lifted to see what lies beyond them
 
 
 def test_the_changelog_begins_with_this_version() -> None:
