@@ -191,6 +191,18 @@ def test_every_form_has_all_lines_and_the_notes() -> None:
         render(table, "pdf")
 
 
+@pytest.mark.parametrize(("form", "sign"), [("csv", "#"), ("tex", "%")])
+def test_a_reason_of_several_lines_stays_a_comment(form: str, sign: str) -> None:
+    records, scores = good()
+    reason = "OutOfMemoryError: too much\n\tat layer 3\r\nTextVQA,1,2"
+    made = records[3] | {"status": "failed", "reason": reason}
+    text = render(make_table([*records[:3], made, *records[4:]], scores, layout("4")), form)
+    body, _, comments = text.partition(f"\n{sign} ")
+    assert all(line.startswith(f"{sign} ") for line in comments.splitlines()[1:])
+    assert f"{sign} TextVQA,1,2 (adaptinfer_textvqa)" in comments
+    assert "at layer 3" not in body
+
+
 def test_scores_by_unit_are_read_and_must_be_the_records(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep", good())
     records = read_records(folder)

@@ -34,17 +34,22 @@ def written(rows: Sequence[Row], notes: Sequence[str], form: str, texts: int = 1
         lines = csv.DictWriter(body, rows[0], lineterminator="\n")
         lines.writeheader()
         lines.writerows(rows)
-        return body.getvalue() + "\n".join(f"# {note}" for note in notes)
+        return body.getvalue() + _comments("#", notes)
     sides = [*["left"] * texts, *["right"] * (len(rows[0]) - texts)]
     if form == "md":
         return f"{_aligned(rows, sides, 'github')}\n\n" + "\n".join(notes)
     if form == "tex":
-        return f"{_aligned(rows, sides, 'latex_booktabs')}\n" + "\n".join(f"% {note}" for note in notes)
+        return f"{_aligned(rows, sides, 'latex_booktabs')}\n" + _comments("%", notes)
     raise SweepError(f"unknown format {form!r}: md, csv or tex")
 
 
 def _aligned(rows: Sequence[Row], sides: Sequence[str], form: str) -> str:
     return tabulate(rows, "keys", form, colalign=sides, disable_numparse=True)
+
+
+def _comments(sign: str, notes: Sequence[str]) -> str:
+    """Also the later lines of a note are comments: an error's text may have several."""
+    return "\n".join(f"{sign} {line}" for note in notes for line in note.splitlines())
 
 
 def stacked_rows(table: Table) -> list[Row]:
