@@ -24,7 +24,7 @@ from adaptinfer_eval.report.page.build import report
 from adaptinfer_eval.sweep.cells import LEFT_OUT
 from adaptinfer_eval.sweep.config import load_config
 from adaptinfer_eval.sweep.run import run_sweep
-from adaptinfer_eval.sweep.task_files import tasks_in
+from adaptinfer_eval.sweep.task_files import description, tasks_in
 
 HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "accelerate", "pandas", "matplotlib", "ray")
 COMMAND = """
@@ -123,7 +123,7 @@ def test_task_files_tell_tasks_from_groups(tmp_path: Path) -> None:
     }
     for name, text in files.items():
         (tmp_path / f"{name}.yaml").write_text(text)
-    assert tasks_in(tmp_path) == {"one", "two", "three"}
+    assert tasks_in(tmp_path).keys() == {"one", "two", "three"}
 
 
 def test_a_report_is_the_same_from_the_sweeps_folder_as_from_the_data_sets(sweep: Path, tmp_path: Path) -> None:
@@ -164,3 +164,14 @@ print(json.dumps([0, sorted(sys.modules)]), file=sys.stderr)
     printed, _, heavy = started(tmp_path, code)
     assert "1:133,10:27,20:3" in printed
     assert heavy == []
+
+
+def test_a_tasks_description_is_its_file_over_those_that_it_includes(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "one.yaml").write_text(
+        "include: [../two.yaml, ../three.yaml]\ntask: one\nscore: !function u.f\n"
+    )
+    (tmp_path / "two.yaml").write_text("task: two\nmetric_list: [{metric: exact_match}]\n")
+    (tmp_path / "three.yaml").write_text("metric_list: []\noutput_type: generate_until\n")
+    told = {"task": "one", "score": None, "metric_list": [{"metric": "exact_match"}], "output_type": "generate_until"}
+    assert description(tmp_path / "deep" / "one.yaml") == told

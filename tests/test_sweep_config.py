@@ -53,6 +53,28 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> Non
         load_config(str(path))
 
 
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = Path(write(tmp_path))
+    path.write_text(path.read_text(encoding="utf-8") + "limit: 4\nbudgets: [32]\n", encoding="utf-8")
+    with pytest.raises(SweepError, match=r"trial\.yaml is not YAML: the key 'budgets' stands twice in .*line \d"):
+        load_config(str(path))
+
+
+def test_a_key_laid_over_an_anchors_is_none_that_stands_twice(tmp_path: Path) -> None:
+    path = Path(write(tmp_path))
+    anchored = "shape: &small {num_layers: 4, hidden_size: 8, intermediate_size: 8, vision_tokens: 36}\n"
+    path.write_text(path.read_text(encoding="utf-8") + anchored, encoding="utf-8")
+    small = load_config(str(path)).shape
+    path.write_text(path.read_text(encoding="utf-8").replace("{num", "{<<: {num_layers: 9}, num"), encoding="utf-8")
+    assert load_config(str(path)).shape == small
+
+
+def test_a_name_may_be_anything_where_the_folder_is_given(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path), ["name=../../x", f"output={tmp_path}"])
+    assert (config.name, config.output) == ("../../x", str(tmp_path))
+    assert load_config(write(tmp_path), ['name="[/x]"']).output == "results/runs/[/x]"
+
+
 def test_a_limited_sweep_has_a_folder_of_its_own(tmp_path: Path) -> None:
     path = write(tmp_path)
     assert load_config(path).output == "results/runs/trial"
@@ -105,6 +127,11 @@ def test_shipped_checkpoints_are_found_from_anywhere(tmp_path: Path, monkeypatch
         ("mini", ["seeds=1,1"], "seeds names an entry twice"),
         ("mini", ["pool=inline"], "pool=inline is one worker, not 2"),
         ("mini", ["model_args.device_map=auto"], "give gpus_per_worker instead"),
+        ("mini", ["name=../../x"], "name=../../x: its results would not be in results/runs; give another, or output"),
+        ("mini", ["name=x/../..", "limit=null"], "would not be in results/runs"),
+        ("mini", ["name=.", "limit=null"], "would not be in results/runs"),
+        ("mini", ["model_args={conv: hf, conv: vicuna_v1}"], "is not YAML: the key 'conv' stands twice in .*line 1"),
+        ("mini", ["methods=[{name: fastv, name: pdrop}]"], "the key 'name' stands twice"),
     ],
 )
 def test_mistakes_are_named(source: str, overrides: list[str], message: str) -> None:

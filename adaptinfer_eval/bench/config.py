@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
 from adaptinfer_eval.schedule import Count
-from adaptinfer_eval.sweep.config import MethodEntry, SweepError, nearest, shipped
+from adaptinfer_eval.sweep.config import MethodEntry, SweepError, nearest, read_yaml, shipped
 
 LISTS = ("methods", "budgets", "batch_sizes", "attention", "text_tokens")
 
@@ -91,9 +90,9 @@ def bench_config(pretrained: str | None, shape: str | None, overrides: Iterable[
         key, separator, text = override.partition("=")
         if not separator:
             raise SweepError(f"{override!r} is not of the form key=value")
-        value = yaml.safe_load(text)
+        value = read_yaml(text, override)
         if key in LISTS and not isinstance(value, list):
-            value = [yaml.safe_load(part) for part in str(text).split(",")]
+            value = [read_yaml(part, override) for part in str(text).split(",")]
         values[key] = value
     try:
         return BenchConfig.model_validate(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from adaptinfer_eval.sweep.errors import SweepError as SweepError
 
 Scalar = bool | int | float | str | None
 PACKAGE = Path(__file__).parent.parent
+RUNS = Path("results/runs")
 
 
 class _Frozen(BaseModel):
@@ -96,7 +98,12 @@ class SweepConfig(_Frozen):
     def _default_output(cls, values: Any) -> Any:
         if isinstance(values, dict) and not values.get("output"):
             limit = f"-limit{values['limit']}" if values.get("limit") else ""
-            values = {**values, "output": f"results/runs/{values.get('name')}{limit}"}
+            output = f"{RUNS}/{values.get('name')}{limit}"
+            if RUNS not in Path(os.path.normpath(output)).parents:
+                raise ValueError(
+                    f"name={values.get('name')}: its results would not be in {RUNS}; give another, or output"
+                )
+            values = {**values, "output": output}
         return values
 
     @model_validator(mode="after")
@@ -143,7 +150,7 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> SweepConfig:
     SweepError names the nearest where a configuration or key is unknown, and every value that is not valid.
     """
     path = find_config(source)
-    values = _read_yaml(path.read_bytes(), str(path))
+    values = read_yaml(path.read_bytes(), str(path))
     if not isinstance(values, dict):
         raise SweepError(f"{path} is not a mapping of keys to values")
     values.setdefault("name", path.stem)
@@ -185,17 +192,31 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise SweepError(f"{override!r}: {parent} has no entries to set")
-    value = _read_yaml(text, override)
+    value = read_yaml(text, override)
     if not parents and key in {"methods", "budgets", "tasks", "seeds"} and not isinstance(value, list):
         if value is None:
             raise SweepError(f"{override!r} has no value: list what you want, as in {key}=a,b")
-        value = [_read_yaml(part, override) for part in value.split(",")] if isinstance(value, str) else [value]
+        value = [read_yaml(part, override) for part in value.split(",")] if isinstance(value, str) else [value]
     values[last] = value
 
 
-def _read_yaml(text: str | bytes, source: str) -> Any:
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice in a mapping, of which YAML's own reader would take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: list[Any] = []
+        for key, _ in node.value:
+            name = key.value if key.tag == "tag:yaml.org,2002:merge" else self.construct_object(key, deep=True)
+            if name in names:
+                raise yaml.MarkedYAMLError(problem=f"the key {name!r} stands twice", problem_mark=key.start_mark)
+            names.append(name)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str | bytes, source: str) -> Any:
+    """What YAML says; SweepError, naming `source`, where it is none or a key stands twice."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)  # a safe one
     except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that there is not
         raise SweepError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
 

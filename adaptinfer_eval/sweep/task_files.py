@@ -10,31 +10,50 @@ import re
 from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from adaptinfer_eval.sweep.config import shipped
 
 _KEY = re.compile(rb"""^["']?(task|group|class)["']?[ \t]*:[ \t]*["']?([^\s"'#]*)""", re.MULTILINE)
 
 
-def are_tasks(names: Collection[str]) -> bool:
-    """Whether every one of `names` is certainly a task; False: lmms-eval has to be asked."""
-    ours = shipped("tasks")
+def task_files(names: Collection[str]) -> dict[str, Path]:
+    """The files of those of `names` that are certainly tasks; of the others lmms-eval has to be asked."""
     upstream = find_spec("lmms_eval")
-    left = set(names)
-    if ours:
-        left -= tasks_in(ours)
-    if left and upstream and upstream.submodule_search_locations:
-        left -= tasks_in(Path(upstream.submodule_search_locations[0], "tasks"))
-    return not left
+    places = upstream.submodule_search_locations if upstream else None
+    found: dict[str, Path] = {}
+    for folder in (shipped("tasks"), Path(places[0], "tasks") if places else None):
+        if folder and not set(names) <= found.keys():
+            found = tasks_in(folder) | found
+    return {name: found[name] for name in names if name in found}
 
 
-def tasks_in(folder: Path) -> set[str]:
-    """Names that files in `folder` give to a task, and none to a group."""
-    tasks, others = set(), set()
+def tasks_in(folder: Path) -> dict[str, Path]:
+    """Files in `folder` by the name that they give to a task, and none to a group."""
+    tasks: dict[str, Path] = {}
+    others: set[str | None] = set()
     for path in folder.rglob("*.yaml"):
         found = {key.decode(): name.decode() for key, name in _KEY.findall(path.read_bytes())}
         if found.get("task") and "class" not in found:
-            tasks.add(found["task"])
+            tasks[found["task"]] = path
         else:  # a list of tasks, or a task in Python
             others |= {found.get("group"), found.get("task")}
-    return tasks - others
+    return {name: path for name, path in tasks.items() if name not in others}
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads no functions: `!function utils.score` is None."""
+
+
+_Loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[no-untyped-call]
+
+
+def description(path: Path) -> dict[str, Any]:
+    """What a task's file says, and those that it includes, but for functions."""
+    told: dict[str, Any] = yaml.load(path.read_bytes(), _Loader)  # a safe one
+    included = told.pop("include", [])
+    for name in [included] if isinstance(included, str) else included:  # the first counts most, after the file itself
+        told = description(path.parent / name) | told
+    return told

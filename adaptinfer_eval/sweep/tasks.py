@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.models.requests import Request, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
 from adaptinfer_eval.sweep.scores import check_limit, check_metrics
-from adaptinfer_eval.sweep.task_files import are_tasks
+from adaptinfer_eval.sweep.task_files import description, task_files
+
+ALONE = "run it with the lmms-eval command"
 
 
 def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
@@ -20,16 +24,26 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
     manager = task_manager(config)
     tasks = get_task_dict(list(config.tasks), manager, "chat")
     for name, task in tasks.items():
-        metrics = [metric["metric"] for metric in task.config.metric_list]
-        check_metrics(name, metrics)
-        check_limit(name, metrics, config.limit)
+        _check_scores(name, task.config.metric_list, config.limit)
     return manager, {name: tasks[name] for name in config.tasks}
 
 
 def check_tasks(config: SweepConfig) -> None:
-    """SweepError for an unknown task and a group. Imports lmms-eval only where task files do not settle it."""
-    if not are_tasks(config.tasks):
-        task_manager(config)
+    """SweepError for an unknown task, a group, and what is wrong by a task's file already: no data set is loaded.
+
+    Imports lmms-eval only where task files do not settle it.
+    """
+    files = task_files(config.tasks)
+    if len(files) < len(config.tasks):
+        index = task_manager(config).task_index
+        found = {name: index[name]["yaml_path"] for name in config.tasks}
+        files = {name: Path(path) for name, path in found.items() if path != -1}  # -1: a task in Python
+    for name, path in files.items():
+        told = description(path)
+        if (kind := told.get("output_type", "generate_until")) != "generate_until":
+            raise SweepError(f"tasks: {name} asks for {kind}; a sweep takes generated answers: {ALONE}")
+        if told.get("metric_list"):
+            _check_scores(name, told["metric_list"], config.limit)
 
 
 def task_manager(config: SweepConfig) -> Any:
@@ -47,6 +61,12 @@ def task_manager(config: SweepConfig) -> Any:
     return manager
 
 
+def _check_scores(name: str, metric_list: Iterable[Mapping[str, Any]], limit: int | None) -> None:
+    metrics = [metric["metric"] for metric in metric_list]
+    check_metrics(name, metrics)
+    check_limit(name, metrics, limit)
+
+
 def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
     """What a task asks, by document. SweepError unless it asks for one generated answer per document."""
     task.build_all_requests(limit=limit)
@@ -55,6 +75,6 @@ def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
     if kinds != {"generate_until"} or len(requests) < len(task.instances) or (task.config.repeats or 1) > 1:
         raise SweepError(
             f"tasks: {name} asks for {', '.join(sorted(kinds))} {len(task.instances)} times about {len(requests)} "
-            "documents; a sweep takes one generated answer per document: run it with the lmms-eval command"
+            f"documents; a sweep takes one generated answer per document: {ALONE}"
         )
     return requests
