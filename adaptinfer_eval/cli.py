@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 
 from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.sweep.errors import SweepError
+from adaptinfer_eval.sweep.files import about_a_file, explained
 
 if TYPE_CHECKING:  # every command imports what it needs: none waits for another's
     from adaptinfer_eval.report.layouts import Layout
@@ -115,12 +117,10 @@ def bench(
     from adaptinfer_eval.bench.config import bench_config
 
     config = bench_config(pretrained, shape, overrides or [])
-    from rich.console import Console
-
     from adaptinfer_eval.bench.run import run_bench
     from adaptinfer_eval.bench.table import bench_table
 
-    records = run_bench(config, Console(stderr=True).print)
+    records = run_bench(config, functools.partial(print, file=sys.stderr))
     print(bench_table(records))
     print(f"\nRecords: {config.folder}")
     if any(record["status"] == "failed" for record in records):
@@ -198,7 +198,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about a sweep."""
     from adaptinfer_eval.report.page.build import report as page
-    from adaptinfer_eval.sweep.records import write_text
+    from adaptinfer_eval.sweep.files import write_text
 
     path = output or results / "report.html"
     write_text(path, page(results))
@@ -232,6 +232,11 @@ def main() -> None:
         app()
     except SweepError as error:
         print(f"adaptinfer-eval: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if not about_a_file(error):
+            raise
+        print(f"adaptinfer-eval: {explained(error)}", file=sys.stderr)
         sys.exit(1)
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from lmms_tiny import save_tiny_llava
 from shell import call
+from sweep_folder import good, write_sweep
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.cli import main
 
 LLAVA_7B = "{num_layers: 32, hidden_size: 4096, intermediate_size: 11008, vision_tokens: 576}"
 
@@ -45,6 +47,11 @@ def test_plan_shows_costs_without_a_model(monkeypatch: pytest.MonkeyPatch, capsy
         (("run", "mini", "methods=fastvv"), "did you mean 'fastv'"),
         (("plan", "mini", "methods=[vanilla"), "methods=[vanilla is not YAML"),
         (("plan", "mini", "tasks=mini_mme,mini_gqqa"), "unknown task 'mini_gqqa': did you mean 'mini_gqa'"),
+        (("plan", "mini", "limit=3"), "limit=3: mini_mme is scored in pairs of questions, use an even limit"),
+        (("plan", "mini", "tasks=mini_mme,pope"), "task pope reports pope_accuracy"),
+        (("plan", "mini", "tasks=seedbench_ppl"), "seedbench_ppl asks for multiple_choice; a sweep takes generated"),
+        (("plan", "[/x]"), "no configuration '[/x]'"),
+        (("[/x]",), "[/x]"),
         (("plan", "mini", "tasks=adaptinfer_mini"), "adaptinfer_mini is a group; list its tasks"),
         (("plan", "mini", "tasks=mini_mme,adaptinfer_mme"), "two tasks stand for MME (mini_mme, adaptinfer_mme)"),
         (("table", "6"), "there are 1, 2, 4, 5, a6 of a sweep, and 3 of a benchmark"),
@@ -75,8 +82,78 @@ def test_what_is_wrong_beforehand_is_refused_before_anything_is_run(
     assert not any(tmp_path.iterdir())
 
 
+def one_line(text: str) -> str:
+    """The only line of an error."""
+    (line,) = text.splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("file", "file: File exists: a file stands where a folder has to be"),
+        ("file/under/it", "Not a directory: a file stands where a folder has to be"),
+        ("n" * 300, "File name too long: choose a shorter name"),
+        ("/proc/none/out", "/proc/none/out: No such file or directory: choose a folder in which files can be made"),
+        ("taken", "taken/lock: Is a directory: that is a folder"),
+        ("logged", "logged/log.txt: Is a directory: that is a folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_written_to_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, output: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
+    Path("taken/lock").mkdir(parents=True)
+    Path("logged/log.txt").mkdir(parents=True)
+    assert call(monkeypatch, "run", "mini", f"output={output}") == 1
+    assert message in one_line(capsys.readouterr().err)
+    assert Path("file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("folder", "folder is a folder: name the files to write, as in folder/figure5"),
+        ("taken", "taken.png: Is a directory: that is a folder; name a file"),
+        ("full", "full.png: No space left on device: free some space"),
+        ("file/under", "file/under.png: File exists: a file stands where a folder has to be"),
+    ],
+)
+def test_a_figure_that_cannot_be_written_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, output: str, message: str
+) -> None:
+    write_sweep(tmp_path / "sweep", good())
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder").mkdir()
+    Path("taken.png").mkdir()
+    Path("full.png").symlink_to("/dev/full")
+    assert call(monkeypatch, "figure", "5", "--results", "sweep", "--output", output) == 1
+    assert message in one_line(capsys.readouterr().err)
+
+
+def test_a_folder_with_foreign_files_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = write_sweep(tmp_path / "sweep", good())
+    (folder / "cells" / "notes.json").write_text("[1, 2]")
+    assert call(monkeypatch, "table", "4", "--results", folder) == 1
+    assert "notes.json is not the record that its name says: move it out" in one_line(capsys.readouterr().err)
+
+
+def test_errors_that_are_of_no_file_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: object) -> None:
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr("adaptinfer_eval.sweep.records.read_records", refused)
+    monkeypatch.setattr(sys, "argv", ["adaptinfer-eval", "table", "4", "--results", "x"])
+    with pytest.raises(ConnectionRefusedError):
+        main()
+
+
 def test_plan_knows_upstreams_own_tasks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(monkeypatch, "plan", "mini", "tasks=mini_mme,pope") == 0
+    assert call(monkeypatch, "plan", "mini", "tasks=mini_mme,gqa", "limit=2") == 0
     assert "x 2 tasks" in capsys.readouterr().out
 
 

@@ -16,6 +16,7 @@ from adaptinfer_eval.bench.config import BenchConfig
 from adaptinfer_eval.bench.shapes import BEFORE
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError
+from adaptinfer_eval.sweep.files import file_name
 from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare, engine_digest
 from adaptinfer_eval.sweep.records import read_all, write_json
 
@@ -84,7 +85,7 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
     """What is known before anything runs: the setting, and its cost on paper."""
     shape, vision_tokens = model.config.get_text_config(), model.config.image_seq_length
     known: Record = {
-        "id": f"{setting.label}-b{asked['batch_size']}-{asked['attention']}-t{asked['text_tokens']}",
+        "id": file_name(f"{setting.label}-b{asked['batch_size']}-{asked['attention']}-t{asked['text_tokens']}"),
         "status": "done",
         "reason": "",
         "method": setting.entry.name,

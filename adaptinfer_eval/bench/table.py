@@ -38,7 +38,7 @@ def bench_table(records: Sequence[Record]) -> str:
             parts.append(f"attention: {attention}\n\n{tabulate(rows, HEADERS, 'github', colalign=align)}")
         for reason in dict.fromkeys(record["reason"] for record in group if record["reason"]):
             concerned = [record for record in group if record["reason"] == reason]
-            names = ", ".join(dict.fromkeys(record["id"].rpartition("-b")[0] for record in concerned))
+            names = ", ".join(dict.fromkeys(record["id"].rpartition("-b")[0] or record["id"] for record in concerned))
             parts.append(f"{concerned[0]['status']}: {attention}: {names}: {reason}")
     return "\n\n".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import matplotlib as mpl
@@ -12,6 +13,8 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType
 
 from adaptinfer_eval.report.trend import Panel, Trends
+from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.files import write_bytes
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7F7F7F")
 """Okabe and Ito's, told apart with any colour vision."""
@@ -38,14 +41,21 @@ def trend_figure(trends: Trends) -> Figure:
 
 
 def save_trends(trends: Trends, stem: Path) -> list[Path]:
-    """Write `stem`.png and `stem`.svg, the same bytes for the same trends; returns their paths."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + suffix) for suffix in (".png", ".svg")]
-    with mpl.rc_context({"svg.hashsalt": "adaptinfer-eval"}):
+    """Write `stem`.png and `stem`.svg, the same bytes for the same trends; returns their paths.
+
+    SweepError where `stem` is a folder.
+    """
+    if stem.is_dir():
+        raise SweepError(f"{stem} is a folder: name the files to write, as in {stem / 'figure5'}")
+    png, svg = io.BytesIO(), io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "adaptinfer-eval", "text.parse_math": False}):
         figure = trend_figure(trends)
-        figure.savefig(paths[0], dpi=200, metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"Date": None, "Creator": None})
-    return paths
+        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = {stem.with_name(f"{stem.name}.png"): png, stem.with_name(f"{stem.name}.svg"): svg}
+    for path, picture in drawn.items():
+        write_bytes(path, picture.getvalue())
+    return list(drawn)
 
 
 def _draw(axes: Axes, panel: Panel, names: list[str], vanilla_tokens: float) -> None:

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from tabulate import tabulate
 
 from adaptinfer_eval.report.units import read_units
 from adaptinfer_eval.sweep.cells import Cell, settings
 from adaptinfer_eval.sweep.config import SweepError, load_config, nearest, shipped
-from adaptinfer_eval.sweep.records import Record, read_records, write_text
+from adaptinfer_eval.sweep.files import write_text
+from adaptinfer_eval.sweep.records import Record, read_records
 from adaptinfer_eval.sweep.units import Units
 
 FOLDER = Path("results/baselines")
@@ -84,7 +85,7 @@ def read_baseline(source: str) -> Baseline:
         path = known[source]
     try:
         return Baseline.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
+    except ValueError as error:  # of JSON, of UTF-8 or of what is in it
         raise SweepError(f"{path} is not a baseline ({error}): make it again with --update") from error
 
 

@@ -14,6 +14,7 @@ from adaptinfer_eval.method import Method, get_method
 from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.schedule import Count
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
+from adaptinfer_eval.sweep.files import file_name
 
 LEFT_OUT: dict[str, dict[str, int]] = {
     "llava": {"image_seq_length": 576},
@@ -76,7 +77,7 @@ class Cell:
     @property
     def id(self) -> str:
         """Unique in a sweep, and a file name."""
-        return f"{self.backbone}-{self.setting.label}-{self.task}".replace("/", "_")
+        return file_name(f"{self.backbone}-{self.setting.label}-{self.task}")
 
 
 @dataclass(frozen=True)
