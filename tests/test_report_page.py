@@ -13,6 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, contrast, opened
 from playwright.sync_api import Browser, Page
 from rich.console import Console
+from shell import call
 
 from adaptinfer_eval.cli import main
 from adaptinfer_eval.report.page.build import report
@@ -58,6 +59,31 @@ def page(browser: Browser, path: Path) -> Iterator[Page]:
 def changed(sweep: Path, folder: Path) -> Path:
     """A copy of the sweep, to be damaged."""
     return shutil.copytree(sweep, folder / "changed")
+
+
+def test_where_the_page_cannot_be_written_is_named(
+    sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = tmp_path / "full"
+    full.symlink_to("/dev/full")
+    wrong = {
+        full: "No space left on device: free some space",
+        tmp_path: "Is a directory: that is a folder; name a file",
+    }
+    for output, message in wrong.items():
+        assert call(monkeypatch, "report", "--results", sweep, "--output", output) == 1
+        assert capsys.readouterr().err == f"adaptinfer-eval: {output}: {message}\n"
+    assert full.is_symlink()
+
+
+def test_damaged_samples_are_named(sweep: Path, tmp_path: Path) -> None:
+    folder = changed(sweep, tmp_path)
+    (path, *_) = folder.glob("lmms_eval/llava-vanilla-mini_mme/*/*_samples_*.jsonl")
+    whole = path.read_text(encoding="utf-8")
+    for damage in (whole[:-20], "[]\n" + whole, whole.split("\n", 1)[1]):
+        path.write_text(damage, encoding="utf-8")
+        with pytest.raises(SweepError, match=rf"{path.name} .*: delete .*/llava-vanilla-mini_mme.json and start"):
+            report(folder)
 
 
 @pytest.mark.parametrize("dark", [False, True])

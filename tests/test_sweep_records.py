@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -27,7 +26,6 @@ from adaptinfer_eval.sweep.records import (
     read_records,
     record_path,
     write_record,
-    write_text,
 )
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 
@@ -37,21 +35,7 @@ CELL = Cell("llava", Setting(MethodEntry(name="fastv"), 64, "leaving"), "mini_mm
 
 def asked(**changes: Any) -> dict[str, Any]:
     config: SweepConfig = load_config("mini", [f"{key}={value}" for key, value in changes.items()])
-    return identity(config, CELL, "1:47", SOURCES)
-
-
-def test_a_record_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "record.json"
-    write_text(path, "first")
-
-    def full_disk(_: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="no space"):
-        write_text(path, "second")
-    assert path.read_text() == "first"
-    assert os.listdir(tmp_path) == ["record.json"]
+    return {"id": CELL.id, **identity(config, CELL, "1:47", SOURCES)}
 
 
 def test_only_a_measured_cell_is_finished(tmp_path: Path) -> None:
@@ -74,7 +58,7 @@ def test_another_measurement_under_the_same_name_is_an_error(tmp_path: Path, cha
 
 def test_other_cells_of_another_sweep_are_not_mixed_with_this_one(tmp_path: Path) -> None:
     other = Cell("llava", Setting(MethodEntry(name="vanilla")), "mini_gqa")
-    write_record(tmp_path, other, {"status": "done", **asked(dtype="float16"), "method": "vanilla"})
+    write_record(tmp_path, other, {"status": "done", **asked(dtype="float16"), "id": other.id})
     with pytest.raises(SweepError, match="dtype was 'float16', is 'float32'"):
         check_folder(tmp_path, asked(), "leaving")
     check_folder(tmp_path, asked(dtype="float16"), "leaving")
@@ -172,11 +156,60 @@ def test_digests_do_not_depend_on_the_order_of_keys() -> None:
     assert digest({"a": 1}) != digest({"a": 2})
 
 
+MEASURED = {"score": 1.0, "scores": "", "audit": {}, "questions": 1, "questions_available": 1, "reason": ""}
+
+
 def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="run a sweep with output="):
         read_records(tmp_path)
-    write_record(tmp_path, CELL, {"status": "done", **asked()})
+    write_record(tmp_path, CELL, {"status": "done", **asked(), **MEASURED})
     assert read_records(tmp_path)[0]["method"] == "fastv"
-    record_path(tmp_path, CELL).write_text(json.dumps({"schema_version": 0}))
+    write_record(tmp_path, CELL, {"status": "done", **asked(), **MEASURED, "schema_version": 0})
     with pytest.raises(SweepError, match="schema version 0"):
+        read_records(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is damaged"),
+        (b'{"id": "', "is damaged"),
+        (b"\xff\xfe", "is damaged"),
+        (b"[" * 100_000, "is damaged"),
+        (b'{"score": NaN}', r"is damaged \(NaN is no number\)"),
+        (b"[]", "is not the record that its name says"),
+        (b'"done"', "is not the record that its name says"),
+        (b'{"status": "failed"}', "is not the record that its name says"),
+        (b'{"id": "another", "status": "failed"}', "is not the record that its name says"),
+    ],
+)
+def test_what_is_no_record_is_named_and_stays(tmp_path: Path, content: bytes, message: str) -> None:
+    path = record_path(tmp_path, CELL)
+    path.parent.mkdir()
+    path.write_bytes(content)
+    for read in (
+        lambda: read_records(tmp_path),
+        lambda: is_finished(tmp_path, CELL, asked()),
+        lambda: check_folder(tmp_path, asked(), "leaving"),
+        lambda: forget_failures(tmp_path, []),
+    ):
+        with pytest.raises(SweepError, match=rf"{path.name} {message}.*: move it out of that folder"):
+            read()
+    assert path.read_bytes() == content
+
+
+def test_a_record_without_what_tables_need_is_named(tmp_path: Path) -> None:
+    write_record(tmp_path, CELL, {"status": "done", **asked(), **MEASURED})
+    for key in ("score", "options"):
+        record = {name: value for name, value in {**asked(), **MEASURED}.items() if name != key}
+        write_record(tmp_path, CELL, {"status": "done", **record})
+        with pytest.raises(SweepError, match=rf"{CELL.id}.json lacks {key}: move it"):
+            read_records(tmp_path)
+
+
+def test_a_copy_of_a_record_is_no_second_measurement(tmp_path: Path) -> None:
+    write_record(tmp_path, CELL, {"status": "done", **asked(), **MEASURED})
+    path = record_path(tmp_path, CELL)
+    path.with_name(f"{CELL.id} (copy).json").write_bytes(path.read_bytes())
+    with pytest.raises(SweepError, match=r"\(copy\)\.json is not the record"):
         read_records(tmp_path)

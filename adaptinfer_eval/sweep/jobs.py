@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from adaptinfer_eval.sweep.cells import Cell, plan
-from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.identity import Sources, identity
 from adaptinfer_eval.sweep.journal import Journal
 from adaptinfer_eval.sweep.records import Record, check_folder, forget_failures, is_finished, write_record
@@ -23,10 +25,12 @@ class Job:
     journal: Journal
 
 
-def open_jobs(config: SweepConfig, sources: Sources, console: Console) -> dict[str, Job]:
+def open_jobs(
+    config: SweepConfig, sources: Sources, asked: Mapping[str, Collection[int]], console: Console
+) -> dict[str, Job]:
     """Cells without a result, by id; the cells that the model cannot run get their record here.
 
-    SweepError where the folder holds another sweep's results or answers.
+    `asked`: by task, the documents asked about. SweepError where the folder holds another sweep's results or answers.
     """
     output = Path(config.output)
     wanted: list[tuple[Cell, Record]] = []
@@ -51,6 +55,11 @@ def open_jobs(config: SweepConfig, sources: Sources, console: Console) -> dict[s
         else:
             jobs[cell.id] = Job(cell, own, Journal(output, cell.id, own))
     for job in jobs.values():
+        if unknown := job.journal.done - set(asked[job.cell.task]):
+            raise SweepError(
+                f"{job.journal.path} has an answer about document {min(unknown)}, which {job.cell.task} does not ask "
+                "about: delete its line, or the file, to answer those questions again"
+            )
         if job.journal.torn:
-            console.print(f"{job.journal.path}: its last line was cut off by a crash and is answered again")
+            console.print(Text(f"{job.journal.path}: its last line was cut off by a crash and is answered again"))
     return jobs

@@ -6,16 +6,20 @@ The schema is described in results/README.md.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.files import write_text
 from adaptinfer_eval.sweep.identity import SAME_IN_A_SWEEP, SCHEMA_VERSION, changes, compare
 
 Record = dict[str, Any]
+SHOWN = ("method", "options", "budget", "count", "task", "seed", "repeat", "reason")
+MEASURED = ("score", "scores", "audit", "questions", "questions_available", "data")
+"""Keys that no table can do without; the second, those of measured cells."""
+REMEDY = "move it out of that folder, and what has to be there is made anew by the next start"
 
 
 def record_path(output: Path, cell: Cell) -> Path:
@@ -30,7 +34,7 @@ def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
     path = record_path(output, cell)
     if not path.exists():
         return False
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = _read(path)
     if found["status"] == "done":
         compare(path, found, wanted, wanted)
         return True
@@ -43,7 +47,7 @@ def check_folder(output: Path, wanted: Record, count: str) -> None:
     `wanted`: any cell's; `count`: how this sweep's budgets are counted.
     """
     for path in sorted((output / "cells").glob("*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = _read(path)
         if found["status"] == "done":
             compare(path, found, wanted, SAME_IN_A_SWEEP)
             if found["count"] is not None:
@@ -53,22 +57,27 @@ def check_folder(output: Path, wanted: Record, count: str) -> None:
 def forget_failures(output: Path, wanted: Collection[str]) -> None:
     """Delete the records of cells that came to nothing and that nobody asks for any more."""
     for path in (output / "cells").glob("*.json"):
-        if path.stem not in wanted and json.loads(path.read_text(encoding="utf-8"))["status"] != "done":
+        if path.stem not in wanted and _read(path)["status"] != "done":
             path.unlink()
 
 
 def read_records(folder: Path) -> list[Record]:
-    """All cell records of a sweep's folder; SweepError where there are none or one has another schema."""
+    """All cell records of a sweep's folder; SweepError where there are none, or one is not whole."""
     records = read_all(folder / "cells", SCHEMA_VERSION)
     if not records:
         raise SweepError(f"no cell records in {folder / 'cells'}: run a sweep with output={folder} first")
+    for record in records:
+        needed = (*SHOWN, *MEASURED) if record["status"] == "done" else SHOWN
+        if lacking := [key for key in needed if key not in record]:
+            path = folder / "cells" / f"{record['id']}.json"
+            raise SweepError(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
     return records
 
 
 def read_all(folder: Path, schema_version: int) -> list[Record]:
-    """The JSON files of a folder, by name; SweepError where one has another schema."""
+    """The records of a folder, by name; SweepError where one has another schema, or a file is no record."""
     paths = sorted(folder.glob("*.json"))
-    records: list[Record] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    records = [_read(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         if record.get("schema_version") != schema_version:
             raise SweepError(
@@ -77,18 +86,19 @@ def read_all(folder: Path, schema_version: int) -> list[Record]:
     return records
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: a reader, or a crash, never sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+def _read(path: Path) -> Record:
+    """A record, which has at least `id` and `status`; SweepError where the file holds something else."""
     try:
-        with unfinished.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise SweepError(f"{path} is damaged ({error}): {REMEDY}") from error
+    if not isinstance(record, dict) or "status" not in record or record.get("id") != path.stem:
+        raise SweepError(f"{path} is not the record that its name says: {REMEDY}")
+    return record
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number")
 
 
 def write_record(output: Path, cell: Cell, record: Mapping[str, Any]) -> None:
@@ -96,4 +106,5 @@ def write_record(output: Path, cell: Cell, record: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    write_text(path, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    """ValueError where a number is not finite."""
+    write_text(path, json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

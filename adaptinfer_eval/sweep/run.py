@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping
@@ -14,22 +13,22 @@ from typing import Any
 
 import rich.progress
 from rich.console import Console
+from rich.text import Text
 
 from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
+from adaptinfer_eval.sweep.files import DISK_FULL, explained, write_text
 from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.jobs import Job, open_jobs
-from adaptinfer_eval.sweep.journal import only_run
+from adaptinfer_eval.sweep.journal import Gone, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
-from adaptinfer_eval.sweep.records import Record, write_record, write_text
+from adaptinfer_eval.sweep.records import Record, write_record
 from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
-
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -47,22 +46,23 @@ def run_sweep(
 
     A setting that the model cannot run is recorded as such and is no failure. SweepError where the folder holds
     another sweep's results or another run is writing to it, where the model cannot be loaded, and where the disk is
-    full; what was answered until then stays. `recorded` is called with lmms-eval's loaded tasks when all is written.
+    full or the folder cannot be written to; what was answered until then stays. `recorded` is called with lmms-eval's
+    loaded tasks when all is written.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
     settings(config)  # a method that does not exist is told before any data is loaded
     output = Path(config.output)
-    with only_run(output), _disk_full_told(), logged_to(output / "log.txt"):
-        console.print(f"{config.name}: loading tasks; log: {output / 'log.txt'}", highlight=False, soft_wrap=True)
+    with _trouble_with_files_told(output), only_run(output) as check, logged_to(output / "log.txt"):
+        console.print(Text(f"{config.name}: loading tasks; log: {output / 'log.txt'}"), soft_wrap=True)
         manager, tasks = _load_tasks(config)
         asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         sources = Sources.read(config, tasks, asked)
-        jobs = open_jobs(config, sources, console)
+        jobs = open_jobs(config, sources, asked, console)
         write_text(output / "config.yaml", config.dump())
         with (
             _progress(console) as progress,
-            closing(_Run(config, sources, manager, tasks, asked, jobs, progress)) as run,
+            closing(_Run(config, sources, manager, tasks, asked, jobs, progress, check)) as run,
         ):
             failures = run.go()
         if recorded is not None:
@@ -82,14 +82,16 @@ class _Run:
         asked: Mapping[str, Mapping[int, Request]],
         jobs: Mapping[str, Job],
         progress: rich.progress.Progress,
+        check: Callable[[], None],
     ) -> None:
+        """`check` raises once the sweep's folder is not there any more."""
         self.config, self.sources = config, sources
         self.manager, self.tasks, self.asked = manager, tasks, asked
         self.open, self.cells = dict(jobs), len(jobs)
         self.failures: dict[str, Failure] = {}
         self.scorer = ThreadPoolExecutor(1)  # upstream's scoring takes a while, in which workers are to be fed
         self.scoring: dict[str, Future[Record]] = {}
-        self.progress = progress
+        self.progress, self.check = progress, check
         done = {name: job.journal.done for name, job in jobs.items()}
         self.shards = shards(in_batches(sources.pin(config), tasks, asked), [job.cell for job in jobs.values()], done)
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
@@ -107,6 +109,7 @@ class _Run:
         self._record(wait=True)
         for name in list(self.open):
             self._fail(name, "no worker is left: start the sweep again to go on")
+        self.check()
         return list(self.failures.values())
 
     def _answer(self) -> None:
@@ -118,27 +121,35 @@ class _Run:
                     ready = True
                     self._refuse(event.cannot_run, queue)
                 elif isinstance(event, Answered):
-                    self._keep(event)
+                    self._keep(event, queue)
                     # One worker may be in this process, and scoring sets the seeds of random numbers.
                     self._record(wait=pool.workers == 1)
                 elif isinstance(event, Failed):
                     self._fail(event.cell.id, event.reason)
                 else:
                     reason = event.reason
-                    self.progress.console.print(f"a worker is gone: {reason}" if isinstance(event, Lost) else reason)
+                    gone = "a worker is gone: " if isinstance(event, Lost) else ""
+                    self.progress.console.print(Text(gone + reason))
         if not ready:
             raise SweepError(reason)
 
-    def _keep(self, event: Answered) -> None:
-        if event.cell.id in self.open:
+    def _keep(self, event: Answered, queue: ShardQueue) -> None:
+        if event.cell.id not in self.open:
+            return
+        self.check()
+        try:
             self.open[event.cell.id].journal.write(event.worker, event.answers)
-            description = f"{event.cell.setting.label} {event.cell.task}"
-            self.progress.update(self.bar, advance=len(event.answers), description=description)
-            self._score_if_complete(event.cell.id)
+        except ValueError as error:
+            queue.drop(event.cell.id)
+            self._fail(event.cell.id, f"its answers cannot be written down: {error}")
+            return
+        description = f"{event.cell.setting.label} {event.cell.task}"
+        self.progress.update(self.bar, advance=len(event.answers), description=description)
+        self._score_if_complete(event.cell.id)
 
     def _score_if_complete(self, name: str) -> None:
         job = self.open[name]
-        if len(job.journal.done) == len(self.asked[job.cell.task]):
+        if job.journal.done >= self.asked[job.cell.task].keys():
             from adaptinfer_eval.sweep.score import measure
 
             task = self.tasks[job.cell.task]
@@ -150,7 +161,7 @@ class _Run:
             try:
                 measured = self.scoring.pop(name).result()
             except Exception as error:
-                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                if isinstance(error, Gone) or _about_the_folder(error, Path(self.config.output)):
                     raise
                 traceback.print_exc()
                 self._fail(name, f"{type(error).__name__}: {error}")
@@ -171,6 +182,7 @@ class _Run:
     def _write(self, job: Job, status: str, reason: str, measured: Record | None = None) -> None:
         asked = len(self.asked[job.cell.task])
         counts = {"questions": asked, "questions_available": len(self.tasks[job.cell.task].eval_docs)}
+        self.check()
         head = {"id": job.cell.id, "status": status, "reason": reason}
         write_record(Path(self.config.output), job.cell, head | job.identity | counts | (measured or {}))
         del self.open[job.cell.id]
@@ -180,13 +192,20 @@ class _Run:
 
 
 @contextmanager
-def _disk_full_told() -> Iterator[None]:
+def _trouble_with_files_told(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_FULL:
+        if not _about_the_folder(error, output):
             raise
-        raise SweepError(f"{error}: free some space and start the sweep again: it goes on from here") from error
+        raise SweepError(f"{explained(error)} and start the sweep again: it goes on from here") from error
+
+
+def _about_the_folder(error: BaseException, output: Path) -> bool:
+    """Whether it is the trouble of a file in `output`, or of a full disk."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in DISK_FULL or (error.filename is not None and Path(error.filename).is_relative_to(output))
 
 
 def _load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
@@ -208,7 +227,7 @@ def _progress(console: Console) -> rich.progress.Progress:
         rich.progress.BarColumn(10),
         rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} requests"),
         rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.description}"),
+        rich.progress.TextColumn("{task.description}", markup=False),
         console=console,
         redirect_stdout=False,  # what is printed goes to the log
         redirect_stderr=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,8 +18,9 @@ from lmms_eval.loggers import EvaluationTracker
 from adaptinfer_eval.models.tally import Tally
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.files import file_name, write_text
 from adaptinfer_eval.sweep.journal import Answers, Journal
-from adaptinfer_eval.sweep.records import Record, write_text
+from adaptinfer_eval.sweep.records import Record
 from adaptinfer_eval.sweep.scores import paper_score
 from adaptinfer_eval.sweep.units import rights_of, units_of
 from adaptinfer_eval.sweep.worker import read_cost
@@ -82,11 +84,13 @@ def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, tas
     # Upstream would deep-copy the whole model into its results file.
     tracker.general_config_tracker.model_source = config.backbone
     tracker.save_results_aggregated(results=results, samples=samples, datetime_str=stamp)
-    tracker.save_results_samples(task_name=cell.task, samples=samples[cell.task])
+    tracker.save_results_samples(task_name=file_name(cell.task), samples=samples[cell.task])
     saved = sorted(folder.glob(f"*/{stamp}_samples_*.jsonl"))
-    if not saved:  # upstream logs a failed save and goes on
-        raise OSError(f"the samples were not written to {folder}: is the disk full?")
+    if not saved or saved[0].read_bytes().count(b"\n") != len(answers):  # upstream logs a failed save and goes on
+        raise RuntimeError(f"lmms-eval did not write all samples to {folder}: {output / 'log.txt'} says why")
     metrics = _metrics(results["results"][cell.task])
+    if not all(map(math.isfinite, metrics.values())):
+        raise ValueError(f"upstream's metrics are {metrics}")
     scores = Path("scores", f"{cell.id}.json")
     rights = sorted(rights_of(samples[cell.task]).items())
     write_text(output / scores, json.dumps({**units_of(samples[cell.task]).to_json(), "rights": rights}))

@@ -14,15 +14,19 @@ Samples = dict[int, Mapping[str, Any]]
 
 
 def read_samples(folder: Path, record: Mapping[str, Any]) -> Samples:
-    """The samples of a measured cell, by document; SweepError where their file is missing."""
-    path = folder / record["answers"]
+    """The samples of a measured cell, by document; SweepError where their file is missing or not whole."""
+    path = folder / str(record.get("answers"))
+    remedy = f"delete {folder / 'cells' / record['id']}.json and start the sweep again, which scores that cell anew"
     if not path.is_file():
-        raise SweepError(
-            f"{path} is missing: delete {folder / 'cells' / record['id']}.json and start the sweep again, which scores "
-            "that cell anew"
-        )
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        return {sample["doc_id"]: sample for sample in map(json.loads, lines)}
+        raise SweepError(f"{path} is missing: {remedy}")
+    try:
+        with path.open(encoding="utf-8", newline="\n") as lines:
+            samples = {sample["doc_id"]: sample for sample in map(json.loads, lines)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise SweepError(f"{path} cannot be read ({error!r}): {remedy}") from error
+    if len(samples) != record["questions"]:
+        raise SweepError(f"{path} has {len(samples)} answers, its record {record['questions']}: {remedy}")
+    return samples
 
 
 def read_rights(folder: Path, record: Mapping[str, Any]) -> dict[int, float]:
