@@ -12,9 +12,11 @@ from adaptinfer_eval.sweep.cells import Cell, Setting
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError, load_config
 from adaptinfer_eval.sweep.dispatch import dispatch
 from adaptinfer_eval.sweep.shards import Shard, ShardQueue, in_batches, shards
-from adaptinfer_eval.sweep.worker import Answered, Event, Failed, Finished, Lost, Ready
+from adaptinfer_eval.sweep.worker import Answered, Event, Failed, Finished, Lost, Pending, Ready
 
 CELLS = [Cell("llava", Setting(MethodEntry(name=name)), "mme") for name in ("vanilla", "fastv", "tome", "random")]
+HANG = Pending("hangs")
+TIMEOUT = 25.0
 NOTHING: dict[str, set[int]] = {cell.id: set() for cell in CELLS}
 
 
@@ -46,10 +48,12 @@ def test_the_last_shards_are_split_so_that_no_worker_idles(workers: int, taken: 
 
 
 class Scripted:
-    """A pool whose workers answer a cell per call, but for what `script` does to them."""
+    """A pool whose workers answer a cell per call, but for what `script` does to them; over `HANG` they hang."""
 
     def __init__(self, workers: int, script: Callable[[int, Cell], Event | None]) -> None:
         self.workers, self.script = workers, script
+        self.hung: set[int] = set()
+        self.ended: list[int] = []
         self.events: deque[tuple[int, Event]] = deque((worker, Ready({})) for worker in range(workers))
         self.waiting: dict[int, deque[Shard]] = {worker: deque() for worker in range(workers)}
         self.answered: list[tuple[str, int]] = []
@@ -58,12 +62,19 @@ class Scripted:
     def send(self, worker: int, shard: Shard) -> None:
         self.waiting[worker].append(shard)
 
-    def receive(self) -> tuple[int, Event]:
+    def receive(self, seconds: float) -> tuple[int, Event] | None:
+        awake = [worker for worker, waiting in self.waiting.items() if waiting and worker not in self.hung]
+        if not self.events and not awake:
+            return None  # as if so many seconds had passed
         if not self.events:
-            worker = max(self.waiting, key=lambda worker: len(self.waiting[worker]))
+            worker = max(awake, key=lambda worker: len(self.waiting[worker]))
             shard = self.waiting[worker].popleft()
             for cell in shard.cells:
-                event = self.script(worker, cell) or Answered(cell, {}, [{"doc": doc} for doc in shard.docs])
+                event = self.script(worker, cell)
+                if event is HANG:
+                    self.hung.add(worker)
+                    return self.receive(seconds)
+                event = event or Answered(cell, {}, [{"doc": doc} for doc in shard.docs])
                 self.events.append((worker, event))
                 if isinstance(event, Lost):
                     self.waiting[worker].clear()
@@ -73,6 +84,11 @@ class Scripted:
             else:
                 self.events.append((worker, Finished(shard)))
         return self.events.popleft()
+
+    def end(self, worker: int) -> None:
+        self.ended.append(worker)
+        self.hung.remove(worker)
+        self.waiting[worker].clear()
 
     def restart(self, worker: int) -> None:
         self.restarted.append(worker)
@@ -93,7 +109,7 @@ def queue(docs: int, workers: int) -> ShardQueue:
 @pytest.mark.parametrize("workers", [1, 3])
 def test_everything_is_answered_once(workers: int) -> None:
     pool = Scripted(workers, lambda *_: None)
-    events = list(dispatch(pool, queue(9, workers)))
+    events = list(dispatch(pool, queue(9, workers), TIMEOUT))
     assert sorted(pool.answered) == everything(9)
     assert sum(isinstance(event, Answered) for event in events) == len(pool.answered)
 
@@ -108,7 +124,7 @@ def test_a_lost_workers_questions_go_to_the_others_and_nothing_is_answered_twice
         return None
 
     pool = Scripted(2, script)
-    events = list(dispatch(pool, queue(6, 2)))
+    events = list(dispatch(pool, queue(6, 2), TIMEOUT))
     assert sorted(pool.answered) == everything(6)
     assert [event.reason for event in events if isinstance(event, Lost)] == ["killed"]
     assert not any(isinstance(event, Failed) for event in events)
@@ -117,7 +133,7 @@ def test_a_lost_workers_questions_go_to_the_others_and_nothing_is_answered_twice
 
 def test_a_cell_that_kills_workers_fails_and_the_rest_goes_on() -> None:
     pool = Scripted(3, lambda _, cell: Lost("out of memory") if cell == CELLS[1] else None)
-    events = list(dispatch(pool, queue(5, 3)))
+    events = list(dispatch(pool, queue(5, 3), TIMEOUT))
     (failed,) = [event for event in events if isinstance(event, Failed)]
     assert failed.cell == CELLS[1]
     assert "out of memory" in failed.reason
@@ -126,14 +142,14 @@ def test_a_cell_that_kills_workers_fails_and_the_rest_goes_on() -> None:
 
 def test_a_failed_cell_is_not_asked_again() -> None:
     pool = Scripted(1, lambda _, cell: Failed(cell, "broken") if cell == CELLS[3] else None)
-    events = list(dispatch(pool, queue(5, 1)))
+    events = list(dispatch(pool, queue(5, 1), TIMEOUT))
     assert sum(isinstance(event, Failed) for event in events) <= 2  # one more may be under way
     assert sorted(pool.answered) == [key for key in everything(5) if key[0] != CELLS[3].id]
 
 
 def test_what_a_sick_worker_cannot_answer_others_do() -> None:
     pool = Scripted(4, lambda worker, cell: Failed(cell, "no memory") if worker == 2 else None)
-    events = list(dispatch(pool, queue(9, 4)))
+    events = list(dispatch(pool, queue(9, 4), TIMEOUT))
     assert sorted(pool.answered) == everything(9)
     assert not any(isinstance(event, Failed) for event in events)
 
@@ -151,13 +167,85 @@ def test_what_only_the_last_worker_is_left_for_is_its_own_again() -> None:
         return None
 
     pool = Scripted(2, script)
-    events = list(dispatch(pool, queue(4, 2)))
+    events = list(dispatch(pool, queue(4, 2), TIMEOUT))
     assert sorted(pool.answered) == everything(4)
     assert not any(isinstance(event, Failed) for event in events)
 
 
 def test_without_workers_it_ends() -> None:
     pool = Scripted(2, lambda *_: Lost("gone"))
-    events = list(dispatch(pool, queue(5, 2)))
+    events = list(dispatch(pool, queue(5, 2), TIMEOUT))
     assert sum(isinstance(event, Lost) for event in events) == 2
     assert (pool.answered, pool.restarted) == ([], [])  # what never answered anything would end again
+
+
+def test_a_hung_workers_questions_go_to_another_and_it_is_started_again() -> None:
+    hung: list[Cell] = []
+
+    def script(worker: int, cell: Cell) -> Event | None:
+        if worker == 0 and cell == CELLS[2] and not hung:
+            hung.append(cell)
+            return HANG
+        return None
+
+    pool = Scripted(2, script)
+    events = list(dispatch(pool, queue(6, 2), TIMEOUT))
+    assert sorted(pool.answered) == everything(6)
+    assert [event.reason for event in events if isinstance(event, Lost)] == [
+        "no answer for 25 s (worker_timeout), so it was ended"
+    ]
+    assert not any(isinstance(event, Failed) for event in events)
+    assert (pool.ended, pool.restarted) == ([0], [0])
+
+
+def test_a_cell_that_every_worker_hangs_over_fails_and_the_rest_goes_on() -> None:
+    pool = Scripted(3, lambda _, cell: HANG if cell == CELLS[1] else None)
+    events = list(dispatch(pool, queue(5, 3), TIMEOUT))
+    failures = [event for event in events if isinstance(event, Failed)]
+    assert {failed.cell.id for failed in failures} == {CELLS[1].id}
+    assert "workers ended over it, the last: no answer for 25 s" in failures[0].reason
+    assert sorted(pool.answered) == [key for key in everything(5) if key[0] != CELLS[1].id]
+
+
+def test_a_worker_that_takes_long_to_start_is_told_of_and_not_ended() -> None:
+    """It may be downloading a checkpoint."""
+    pool = Scripted(1, lambda *_: None)
+    ready = pool.events.popleft()
+    events = dispatch(pool, queue(2, 1), TIMEOUT)
+    for _ in range(2):
+        assert next(events) == Pending("a worker has been starting for 25 s")
+    pool.events.append(ready)
+    assert not any(isinstance(event, Lost | Failed) for event in events)
+    assert pool.ended == []
+    assert sorted(pool.answered) == everything(2)
+
+
+def test_an_idle_worker_does_not_count_as_hung() -> None:
+    """There is one question for two workers, and the first that is asked hangs over it."""
+    asked: list[int] = []
+
+    def script(worker: int, _: Cell) -> Event | None:
+        asked.append(worker)
+        return HANG if len(asked) == 1 else None
+
+    pool = Scripted(2, script)
+    list(dispatch(pool, ShardQueue(shards({"mme": [[0]]}, CELLS[:1], NOTHING), 2), TIMEOUT))
+    assert pool.ended == asked[:1]
+    assert asked[1] != asked[0]
+    assert pool.answered == [(CELLS[0].id, 0)]
+
+
+def test_nothing_waits_for_a_worker_that_does_not_start() -> None:
+    """What the other one should not be asked again is its own again."""
+    hung: list[Cell] = []
+
+    def script(worker: int, cell: Cell) -> Event | None:
+        if cell == CELLS[1] and not hung:
+            hung.append(cell)
+            return HANG
+        return None
+
+    pool = Scripted(2, script)
+    pool.events.pop()  # worker 1 never tells that it is ready
+    assert not any(isinstance(event, Failed) for event in dispatch(pool, queue(4, 2), TIMEOUT))
+    assert sorted(pool.answered) == everything(4)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,17 +13,22 @@ from adaptinfer_eval.sweep.worker import Answered, Failed, Finished, Lost, Pendi
 
 TRIES = 2
 """Workers that may fail, or end, over a cell's batch before it is the cell that is taken to be the cause."""
+LONGEST_WAIT = 10.0
+"""Seconds."""
 
 
-def dispatch(pool: Pool, queue: ShardQueue) -> Iterator[Ready | Answered | Failed | Lost | Pending]:
+def dispatch(pool: Pool, queue: ShardQueue, timeout: float) -> Iterator[Ready | Answered | Failed | Lost | Pending]:
     """What the workers report until everything is answered, or no worker is left.
 
     A cell that fails is dropped from the queue; the caller may drop others. A worker that ends is started again if it
-    had answered something; one that had not would end again.
+    had answered something; one that had not would end again. One that has something to answer and says nothing for
+    `timeout` seconds is ended; where it is still starting, which a download may make long, that is only told.
     """
     starting = set(range(pool.workers))
+    late: set[int] = set()  # of those, the ones that nothing should wait for
     at: dict[int, list[Shard]] = {}
     useful: set[int] = set()
+    silent: defaultdict[int, float] = defaultdict(float)  # seconds
     troubles: Counter[tuple[str, tuple[int, ...]]] = Counter()
 
     def failed(shard: Shard, worker: int, reason: str, again: bool) -> Iterator[Failed]:
@@ -35,12 +41,48 @@ def dispatch(pool: Pool, queue: ShardQueue) -> Iterator[Ready | Answered | Faile
             queue.drop(cell.id)
             yield Failed(cell, reason)
 
+    def lost(event: Lost, worker: int) -> Iterator[Lost | Failed]:
+        starting.discard(worker)
+        late.discard(worker)
+        left = at.pop(worker, [])
+        yield event
+        if worker in useful:
+            useful.remove(worker)
+            starting.add(worker)
+            pool.restart(worker)
+        if left and left[0].cells and (at or starting):
+            current, left[0] = left[0], left[0].without([left[0].cells[0].id])
+            yield from failed(current, worker, f"{TRIES} workers ended over it, the last: {event.reason}", True)
+        queue.give_back(left)
+
     while queue.waiting or any(at.values()):
         if not starting and not at:
             return
-        worker, event = pool.receive()
+        busy = starting.union(worker for worker, shards in at.items() if shards)
+        # In short waits: one that took longer than it was asked to (the machine slept) counts as what was asked for.
+        seconds = min(LONGEST_WAIT, max(0.0, timeout - max((silent[worker] for worker in busy), default=0.0)))
+        began = time.monotonic()
+        found = pool.receive(seconds)
+        waited = seconds if found is None else min(seconds, time.monotonic() - began)
+        for worker in busy:
+            silent[worker] += waited
+        if found is None:
+            for worker in [worker for worker in busy if silent[worker] >= timeout]:
+                silent[worker] = 0.0
+                if worker in starting:
+                    late.add(worker)
+                    yield Pending(f"a worker has been starting for {timeout:g} s")
+                else:
+                    pool.end(worker)
+                    yield from lost(Lost(f"no answer for {timeout:g} s (worker_timeout), so it was ended"), worker)
+            _feed(pool, queue, at, starting - late)
+            continue
+        worker, event = found
+        if not isinstance(event, Pending):  # which is of no worker
+            silent[worker] = 0.0
         if isinstance(event, Ready):
             starting.remove(worker)
+            late.discard(worker)
             at[worker] = []
             yield event
         elif isinstance(event, Answered):
@@ -50,24 +92,16 @@ def dispatch(pool: Pool, queue: ShardQueue) -> Iterator[Ready | Answered | Faile
         elif isinstance(event, Failed):
             current = at[worker][0]
             at[worker][0] = current.without([event.cell.id])
-            yield from failed(replace(current, cells=(event.cell,)), worker, event.reason, len(at) + len(starting) > 1)
+            yield from failed(
+                replace(current, cells=(event.cell,)), worker, event.reason, len(at) + len(starting - late) > 1
+            )
         elif isinstance(event, Finished):
             at[worker].pop(0)
         elif isinstance(event, Lost):
-            starting.discard(worker)
-            left = at.pop(worker, [])
-            yield event
-            if worker in useful:
-                useful.remove(worker)
-                starting.add(worker)
-                pool.restart(worker)
-            if left and left[0].cells and (at or starting):
-                current, left[0] = left[0], left[0].without([left[0].cells[0].id])
-                yield from failed(current, worker, f"{TRIES} workers ended over it, the last: {event.reason}", True)
-            queue.give_back(left)
+            yield from lost(event, worker)
         else:
             yield event
-        _feed(pool, queue, at, starting)
+        _feed(pool, queue, at, starting - late)
 
 
 def _feed(pool: Pool, queue: ShardQueue, at: dict[int, list[Shard]], starting: set[int]) -> None:

@@ -114,9 +114,9 @@ class _Run:
 
     def _answer(self) -> None:
         ready, reason = False, ""
-        with closing(open_pool(self.config, self.sources, len(self.shards))) as pool:
+        with closing(open_pool(self.config, self.sources, len(self.shards), self._show)) as pool:
             queue = ShardQueue(self.shards, pool.workers)
-            for event in dispatch(pool, queue):
+            for event in dispatch(pool, queue, self.config.worker_timeout):
                 if isinstance(event, Ready):
                     ready = True
                     self._refuse(event.cannot_run, queue)
@@ -128,10 +128,12 @@ class _Run:
                     self._fail(event.cell.id, event.reason)
                 else:
                     reason = event.reason
-                    gone = "a worker is gone: " if isinstance(event, Lost) else ""
-                    self.progress.console.print(Text(gone + reason))
+                    self._show(f"a worker is gone: {reason}" if isinstance(event, Lost) else reason)
         if not ready:
             raise SweepError(reason)
+
+    def _show(self, text: str) -> None:
+        self.progress.console.print(Text(text))  # as it is: names and errors may look like markup
 
     def _keep(self, event: Answered, queue: ShardQueue) -> None:
         if event.cell.id not in self.open:

@@ -32,8 +32,8 @@ LEGEND = (
     "are the patches left after each stage."
 )
 UNDRAWN = (
-    "An answer is without a picture where its journal is missing, or where its vision tokens are not the patches of "
-    "one square picture."
+    "An answer is without a picture where its journal is missing or has no checksums, or where its vision tokens are "
+    "not the patches of one square picture."
 )
 
 

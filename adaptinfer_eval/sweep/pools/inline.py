@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import threading
+from collections.abc import Callable, Generator
 
 import torch
 
@@ -14,11 +15,12 @@ from adaptinfer_eval.sweep.worker import Event, Worker
 
 
 class Inline:
-    """Works while it is asked for the next event."""
+    """Works while it is asked for the next event, so nobody can end it where it hangs: `show` is told."""
 
     workers = 1
 
-    def __init__(self, config: SweepConfig, sources: Sources) -> None:
+    def __init__(self, config: SweepConfig, sources: Sources, show: Callable[[str], None]) -> None:
+        self.seconds, self.show = config.worker_timeout, show
         self.worker = Worker(config, sources)
         self._threads_before = torch.get_num_threads()
         print(f"one worker: {use_threads(1)} threads on {cores()} cores")
@@ -27,8 +29,21 @@ class Inline:
     def send(self, worker: int, shard: Shard) -> None:
         self.worker.add(shard)
 
-    def receive(self) -> tuple[int, Event]:
-        return 0, next(self._events)
+    def receive(self, seconds: float) -> tuple[int, Event]:
+        hung = (
+            f"no answer for {self.seconds:g} s (worker_timeout), and a worker in this process cannot be ended: go on "
+            "waiting, or stop the sweep (Ctrl-C) and start it again with pool=processes"
+        )
+        watch = threading.Timer(self.seconds, self.show, [hung])
+        watch.daemon = True
+        watch.start()
+        try:
+            return 0, next(self._events)
+        finally:
+            watch.cancel()
+
+    def end(self, worker: int) -> None:
+        raise AssertionError("a worker in this process cannot be ended")
 
     def restart(self, worker: int) -> None:
         raise AssertionError("a worker in this process is not lost")

@@ -50,12 +50,17 @@ class Processes:
         with contextlib.suppress(OSError):  # one that has just ended, which `receive` will tell
             self.pipes[worker].send(shard)
 
-    def receive(self) -> tuple[int, Event]:
-        while not self.events:
-            ready = wait(list(self.pipes.values()))
+    def receive(self, seconds: float) -> tuple[int, Event] | None:
+        if not self.events:
+            ready = wait(list(self.pipes.values()), seconds)
             for worker in [worker for worker, pipe in self.pipes.items() if pipe in ready]:
                 self.events.append((worker, self._receive(worker)))
-        return self.events.popleft()
+        return self.events.popleft() if self.events else None
+
+    def end(self, worker: int) -> None:
+        self.pipes.pop(worker).close()
+        self.processes[worker].kill()
+        self.processes[worker].join(SECONDS_TO_END)  # not for ever: a driver may hold it
 
     def _receive(self, worker: int) -> Event:
         try:
@@ -75,7 +80,7 @@ class Processes:
         deadline = time.monotonic() + SECONDS_TO_END
         for process in self.processes.values():
             process.join(max(0.0, deadline - time.monotonic()))
-            process.terminate()
+            process.kill()
         for process in self.processes.values():
             process.join()
 

@@ -47,6 +47,7 @@ class RayActors:
         if any(gpus) and (config.workers or 1) > room:
             raise SweepError(f"{config.workers or 1} workers with {each} GPUs each: the cluster has room for {room}")
         self.config, self.sources = config, sources
+        self.silence = 0.0
         self.workers = min(most, config.workers or max(1, room))
         self.actor_class = ray.remote(concurrency_groups={"inbox": 1})(Actor).options(
             num_cpus=1, num_gpus=each if any(gpus) else 0
@@ -63,9 +64,13 @@ class RayActors:
     def send(self, worker: int, shard: Shard) -> None:
         self.actors[worker].add.options(concurrency_group="inbox").remote(shard)
 
-    def receive(self) -> tuple[int, Event]:
-        found, _ = ray.wait(list(self.streams.values()), num_returns=1, timeout=SECONDS_OF_SILENCE)
+    def receive(self, seconds: float) -> tuple[int, Event] | None:
+        found, _ = ray.wait(list(self.streams.values()), num_returns=1, timeout=seconds)
+        self.silence = 0.0 if found else self.silence + seconds
         if not found:
+            if self.silence < SECONDS_OF_SILENCE:
+                return None
+            self.silence = 0.0
             free = ", ".join(f"{ray.available_resources().get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
             return 0, Pending(f"no word from the Ray cluster for {SECONDS_OF_SILENCE} s; free are {free}")
         worker = next(index for index, stream in self.streams.items() if stream is found[0])
@@ -76,6 +81,10 @@ class RayActors:
         if isinstance(event, Lost):
             del self.streams[worker]
         return worker, event
+
+    def end(self, worker: int) -> None:
+        del self.streams[worker]
+        ray.kill(self.actors[worker])
 
     def close(self) -> None:
         for actor in self.actors.values():
