@@ -33,6 +33,12 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_llava(tmp_path_factory.mktemp("tiny"), layers=8)
 
 
+def actors() -> list[int]:
+    """Processes of this machine's actors."""
+    found = psutil.process_iter(["cmdline"])
+    return [process.pid for process in found if "ray::Actor" in str(process.info["cmdline"])]
+
+
 @pytest.mark.usefixtures("cluster")
 def test_a_killed_actor_costs_no_cell(checkpoint: Path, tmp_path: Path) -> None:
     given = ("limit=40", "batch_size=4")
@@ -44,8 +50,7 @@ def test_a_killed_actor_costs_no_cell(checkpoint: Path, tmp_path: Path) -> None:
         while not any(len(path.read_bytes().splitlines()) > 1 for path in journals.glob("*.jsonl")):
             time.sleep(0.02)
             assert not running.done(), running.result()
-        commands = {process.pid: str(process.info["cmdline"]) for process in psutil.process_iter(["cmdline"])}
-        os.kill(next(pid for pid, command in commands.items() if "ray::Actor" in command), signal.SIGKILL)
+        os.kill(actors()[0], signal.SIGKILL)
         records, failed, _ = running.result()
     assert failed == []
     assert {record["status"] for record in records.values()} == {"done"}
@@ -56,6 +61,24 @@ def test_a_killed_actor_costs_no_cell(checkpoint: Path, tmp_path: Path) -> None:
     alone = small_sweep(checkpoint, tmp_path / "alone", *given)
     run(alone)
     assert same_results(spread, alone)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_that_hangs_costs_no_cell(checkpoint: Path, tmp_path: Path) -> None:
+    """One of two is stopped by a signal, and so it stays. Ten seconds are many for one answer here."""
+    sweep = small_sweep(checkpoint, tmp_path, "pool=ray", "workers=2", "limit=40", "worker_timeout=10")
+    with ThreadPoolExecutor(1) as thread:
+        running = thread.submit(run, sweep)
+        while not any(len(path.read_bytes().splitlines()) > 1 for path in tmp_path.glob("journal/*.jsonl")):
+            time.sleep(0.02)
+            assert not running.done(), running.result()
+        hung = actors()[0]
+        os.kill(hung, signal.SIGSTOP)
+        records, failed, shown = running.result()
+    os.kill(hung, signal.SIGKILL)
+    assert failed == []
+    assert {record["status"] for record in records.values()} == {"done"}
+    assert "for 10 s" in shown  # has given no answer, or has been starting
 
 
 @pytest.mark.usefixtures("cluster")

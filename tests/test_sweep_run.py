@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import multiprocessing
 import os
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +15,16 @@ from typing import Any
 
 import pytest
 from lmms_tiny import save_tiny_llava
+from rich.console import Console
 from sweeps import answers, run, same_results, small_sweep
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
-from adaptinfer_eval.sweep.cells import plan
-from adaptinfer_eval.sweep.config import SweepConfig, SweepError, load_config
-from adaptinfer_eval.sweep.journal import only_run, read_answers
+from adaptinfer_eval.sweep.cells import Cell, Setting, plan
+from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
+from adaptinfer_eval.sweep.journal import Journal, only_run, read_answers
+from adaptinfer_eval.sweep.run import run_sweep
+from adaptinfer_eval.sweep.score import measure
+from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import read_cost
 
 
@@ -152,8 +158,69 @@ def test_mistakes_end_the_sweep(checkpoint: Path, tmp_path: Path, override: str,
 
 
 def test_a_worker_that_cannot_start_ends_the_sweep(checkpoint: Path, tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match=r"could not be loaded.*conw"):
-        run(small_sweep(checkpoint, tmp_path, "model_args.conw=hf", "workers=2"))
+    """What looks like markup of the terminal, in names and reasons, is text like any other."""
+    sweep = small_sweep(checkpoint, tmp_path, "model_args={'conw[/x]': hf}", "workers=2", 'name="[/y] :100:"')
+    terminal = io.StringIO()
+    with pytest.raises(SweepError, match=r"could not be loaded.*conw\[/x\]"):
+        run_sweep(sweep, Console(file=terminal, width=1000))
+    assert "[/y] :100:: loading tasks" in terminal.getvalue()
+    assert "a worker is gone: " in terminal.getvalue()
+    assert "conw[/x]" in terminal.getvalue()
+
+
+def test_an_answer_about_a_question_that_is_not_asked_is_refused(
+    tmp_path: Path, finished: tuple[SweepConfig, dict[str, Any]]
+) -> None:
+    sweep, records = finished
+    shutil.copytree(sweep.output, tmp_path / "copy")
+    copied = sweep.model_copy(update={"output": str(tmp_path / "copy")})
+    name = "llava-adaptinfer-16-mini_mme"
+    record_path = tmp_path / "copy" / "cells" / f"{name}.json"
+    record_path.unlink()
+    journal = tmp_path / "copy" / "journal" / f"{name}.jsonl"
+    identity = json.loads(journal.read_text(encoding="utf-8").splitlines()[0])["identity"]
+    worker = {key: records[name][key] for key in ("model", "device", "batch_size", "sharing")}
+    Journal(tmp_path / "copy", name, identity).write(worker, [read_answers(tmp_path / "copy", name)[0] | {"doc": 99}])
+    before = journal.read_bytes()
+    with pytest.raises(SweepError, match=rf"{name}.jsonl has an answer about document 99, .*: delete its line"):
+        run(copied)
+    assert journal.read_bytes() == before
+    assert not record_path.exists()
+
+
+def test_a_task_whose_name_has_a_slash_is_scored(finished: tuple[SweepConfig, dict[str, Any]]) -> None:
+    sweep, records = finished
+    folder = Path(sweep.output)
+    answered = Journal(folder, "slashed", {})
+    worker = {"model": "m", "device": "cpu", "batch_size": 4, "sharing": True}
+    answered.write(worker, list(read_answers(folder, "llava-vanilla-mini_scienceqa").values()))
+    manager, tasks = load_tasks(sweep)
+    task = tasks["mini_scienceqa"]
+    task.config.task = "mini/scienceqa"
+    questions("mini/scienceqa", task, sweep.limit)
+    cell = Cell("llava", Setting(MethodEntry(name="vanilla")), "mini/scienceqa")
+    measured = measure(sweep, cell, answered, manager, task)
+    assert measured["score"] == records["llava-vanilla-mini_scienceqa"]["score"]
+    assert Path(folder, measured["answers"]).is_file()
+
+
+def test_a_folder_that_is_deleted_meanwhile_ends_the_sweep(checkpoint: Path, tmp_path: Path) -> None:
+    """Moved away, which is deletion for whoever writes to it; moved back, the sweep goes on."""
+    folder, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    sweep = small_sweep(checkpoint, folder, "tasks=mini_gqa", "limit=200", "batch_size=1", "methods=vanilla")
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run, sweep)
+        while not any(len(path.read_bytes().splitlines()) > 1 for path in folder.glob("journal/*.jsonl")):
+            time.sleep(0.001)
+        folder.rename(elsewhere)
+        with pytest.raises(SweepError, match="was deleted or replaced during the run"):
+            running.result()
+    assert not folder.exists()
+    elsewhere.rename(folder)
+    answered = len(read_answers(folder, "llava-vanilla-mini_gqa"))
+    _, failed, shown = run(sweep)
+    assert failed == []
+    assert f"{200 - answered}/{200 - answered} requests" in shown
 
 
 def test_a_killed_worker_costs_no_cell(
