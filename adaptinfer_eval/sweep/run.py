@@ -207,7 +207,7 @@ def _about_the_folder(error: BaseException, output: Path) -> bool:
     """Whether it is the trouble of a file in `output`, or of a full disk."""
     if not isinstance(error, OSError):
         return False
-    return error.errno in DISK_FULL or (error.filename is not None and Path(error.filename).is_relative_to(output))
+    return error.errno in DISK_FULL or (error.filename is not None and Path(str(error.filename)).is_relative_to(output))
 
 
 def _load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
