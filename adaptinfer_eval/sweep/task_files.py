@@ -47,7 +47,7 @@ class _Loader(yaml.SafeLoader):
     """Reads no functions: `!function utils.score` is None."""
 
 
-_Loader.add_multi_constructor("!", lambda *_: None)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", lambda *_: None)
 
 
 def description(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from adaptinfer_eval.report.page.picture import as_seen, data_uri, is_small
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
-from adaptinfer_eval.sweep.records import write_text
+from adaptinfer_eval.sweep.files import write_text
 
 SQUARE = {"llava"}
 """Backbones whose vision tokens are, in order, the patches of one square picture."""
