@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers.image_utils import load_image
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
@@ -26,7 +25,7 @@ from adaptinfer_eval.method import Method
 from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.options import Generation
-from adaptinfer_eval.models.pictures import pad_behind, shared_prefix
+from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
 from adaptinfer_eval.pruning.prefix import SharedPrefix
@@ -103,7 +102,7 @@ class Answering(ABC):
                 f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: "
                 "take it out of the text itself, or use a chat template that writes it once per image"
             )
-        return Prompt(text, [load_image(image) for image in images], continuation, counted)
+        return Prompt(text, list(map(read_picture, images)), continuation, counted)
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""

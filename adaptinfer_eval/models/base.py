@@ -28,7 +28,7 @@ from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.options import Generation, make_method, pick_device, plain
 from adaptinfer_eval.models.other_question import other_question
-from adaptinfer_eval.models.pictures import stored_pictures
+from adaptinfer_eval.models.pictures import all_of_pictures, stored_pictures
 from adaptinfer_eval.models.requests import (
     Request,
     RequestError,
@@ -182,7 +182,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             return replace(batch, other=self.encode(others))
 
     def _prompt(self, request: Request) -> Prompt:
-        with self.naming([request]):
+        with self.naming([request]), all_of_pictures():
             task, text = request.task, request.continuation
             document: Any = None if request.split is None else self.task_dict[task][request.split][request.doc_id]
             if self.is_simple or text is not None:  # lmms-eval asks for scores in the form of simple models only
@@ -193,7 +193,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             return self.prompt(messages, continuation, counted=not request.padding)
 
     def _other_prompt(self, request: Request) -> Prompt:
-        with self.naming([request]):
+        with self.naming([request]), all_of_pictures():
             if self.is_simple or request.continuation is not None:
                 raise ValueError(
                     "what else a task asks is known of chat models and generated answers only: "

@@ -1,12 +1,17 @@
-"""Which requests are about the same picture: batches are made of them, and compute what they begin with once."""
+"""Pictures as the original models read them, and which requests are about the same one: batches are made of those."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
+from urllib.request import urlopen
 
+import PIL.Image
 import torch
+from PIL import ImageFile
 from torch import Tensor
 
 from adaptinfer_eval.models.requests import Request
@@ -14,6 +19,32 @@ from adaptinfer_eval.pruning.prefix import SharedPrefix
 
 _NAMES = ("imageId", "image_id")
 """Columns that name a picture that is stored elsewhere (GQA)."""
+
+
+def read_picture(source: Any) -> PIL.Image.Image:
+    """A picture (Pillow's, a path or a URL) as LLaVA's and InternVL's own code read it: `Image.open(path).convert("RGB")`.
+
+    So the colour that is stored below transparent pixels shows, and a picture is not turned by what EXIF says of the
+    camera. Pillow keeps a note of the transparent colour behind `convert`; without it nobody lays white under it later.
+    OSError for a picture that ends too early, also where lmms-eval has told Pillow to fill up such pictures in grey.
+    """
+    with all_of_pictures():
+        if not isinstance(source, PIL.Image.Image):
+            remote = str(source).startswith(("http://", "https://", "data:", "file:"))
+            source = PIL.Image.open(BytesIO(urlopen(source).read()) if remote else source)
+        picture = source.convert("RGB")
+    picture.info.pop("transparency", None)
+    return picture
+
+
+@contextmanager
+def all_of_pictures() -> Iterator[None]:
+    """Pictures that end too early are errors inside, whatever lmms-eval has set for all of the process."""
+    before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, False
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def stored_pictures(documents: Mapping[str, Mapping[str, Any]]) -> Callable[[Request], Hashable]:
