@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
@@ -22,14 +23,14 @@ from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.method import Method
-from adaptinfer_eval.models.decoding import StopAt, cut, only, until_end
+from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
 from adaptinfer_eval.models.kept import outlived
-from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.options import Generation, may_see_prompt
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
 from adaptinfer_eval.pruning.prefix import SharedPrefix
-from adaptinfer_eval.pruning.trace import Trace
+from adaptinfer_eval.pruning.trace import Trace, moved, together
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class Answering(ABC):
     def __init__(self, method: Method, model: Any, processor: Any) -> None:
         self.method, self.model, self.processor = method, model, processor
         processor.tokenizer.padding_side = "left"
+        if processor.tokenizer.pad_token is None:  # any will do: padding is masked, and cut off behind an answer
+            processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(self._end_tokens()[0])
         # Its own: a fast tokenizer cannot encode in one thread and decode in another.
         self.tokenizer = copy.deepcopy(processor.tokenizer)
         self._describe = functools.cache(_describe)
@@ -93,6 +96,10 @@ class Answering(ABC):
     def conversation(self, messages: Sequence[Message]) -> str:
         """The messages as text that ends where the answer begins, one `processor.image_token` per image."""
 
+    def spelled(self, text: str) -> str:
+        """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
+        return text
+
     def prompt(self, messages: Sequence[Message], continuation: str = "", counted: bool = True) -> Prompt:
         """Text and images of a conversation; ValueError when its text holds image tokens of its own."""
         images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
@@ -107,8 +114,22 @@ class Answering(ABC):
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
         images = [image for prompt in prompts for image in prompt.images]
-        text = [prompt.text for prompt in prompts]
-        inputs = self.processor(text=text, images=images or None, padding=True, return_tensors="pt")
+        text = [self.spelled(prompt.text) for prompt in prompts]
+        # A chat template may have written what the tokenizer would put before every text.
+        begun = {text.startswith(self.tokenizer.bos_token or "\0") for text in text}
+        if len(begun) > 1:
+            begin = self.tokenizer.bos_token
+            raise ValueError(f"the chat template begins some prompts with {begin}, others not: use batch_size=1")
+        inputs = self.processor(
+            text=text, images=images or None, padding=True, return_tensors="pt", add_special_tokens=begun == {False}
+        )
+        lengths, limit = inputs["attention_mask"].sum(1).tolist(), self._positions()
+        for number, length in enumerate(lengths, 1):
+            if length > limit:
+                raise ValueError(
+                    f"prompt {number} of {len(prompts)} has {length} tokens and the model takes {limit:.0f}: "
+                    "show fewer images, ask less, or use a checkpoint for longer prompts"
+                )
         prefix = None
         if images and len(prompts) > 1 and self.shares_prefixes and not self._slides():
             pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
@@ -144,12 +165,15 @@ class Answering(ABC):
 
     def traced_answer(self, batch: Batch, generation: Generation) -> tuple[list[Answer], Trace]:
         """`answer`, and what happened to the vision tokens on the way."""
+        if self.sees_prompt(generation) and not batch.inputs["attention_mask"].all():
+            return self._one_by_one(batch, generation)
         length = batch.inputs["input_ids"].shape[1]
         stops = [StopAt(generation.until, self.tokenizer, length)] if generation.until else None
         output, trace, costs = self._generate(batch, stopping_criteria=stops, **generation.options)
+        ends = self._end_tokens(generation.options.get("eos_token_id"))
         answers = []
         for row, cost in zip(output.sequences[:, length:].tolist(), costs, strict=True):
-            tokens = until_end(row, [*self._end_tokens(), self._pad_token()])
+            tokens = until_end(row, [*ends, self._pad_token()])
             text = cut(self.tokenizer.decode(tokens, skip_special_tokens=True), generation.until)
             answers.append(Answer(text.strip(), replace(cost, generated_tokens=len(tokens))))
         self._count(batch, [answer.cost for answer in answers])
@@ -168,7 +192,7 @@ class Answering(ABC):
             max_new_tokens=max(map(len, targets)),
             do_sample=False,
             num_beams=1,
-            prefix_allowed_tokens_fn=only(targets, batch.inputs["input_ids"].shape[1], self._pad_token()),
+            logits_processor=[Only(targets, batch.inputs["input_ids"].shape[1], self._pad_token())],
             eos_token_id=self._pad_token(),
             output_logits=True,
         )
@@ -181,6 +205,35 @@ class Answering(ABC):
             chosen = steps.log_softmax(-1).gather(1, wanted[:, None])
             results.append((float(chosen.sum()), bool((steps.argmax(-1) == wanted).all())))
         return results
+
+    def sees_prompt(self, generation: Generation) -> tuple[str, ...]:
+        """Options of a request or of the checkpoint that may look at the tokens of a prompt, its padding among them."""
+        return may_see_prompt(vars(self.model.generation_config) | dict(generation.options))
+
+    def _one_by_one(self, batch: Batch, generation: Generation) -> tuple[list[Answer], Trace]:
+        """The prompts of a batch without the padding that it puts into them, wherever it is."""
+        answers, traces = [], []
+        for number, real in enumerate(batch.inputs["attention_mask"]):
+            (answer,), trace = self.traced_answer(self._alone(batch, number), generation)
+            answers.append(answer)
+            traces.append(moved(trace, real))
+        return answers, together(traces)
+
+    def _alone(self, batch: Batch, number: int) -> Batch:
+        """One prompt of a batch, with nothing that is encoded anew: that is the other thread's."""
+        mask, features = batch.inputs["attention_mask"], None
+        real = mask[number].bool()
+        inputs = {k: value[number, real][None] for k, value in batch.inputs.items() if value.shape == mask.shape}
+        tokens = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1)
+        if tokens[number]:
+            pixels = batch.inputs["pixel_values"]  # of tiles that have as many tokens each
+            tiles = tokens // (tokens.sum() // len(pixels))
+            own = slice(int(tiles[:number].sum()), int(tiles[: number + 1].sum()))
+            inputs["pixel_values"] = pixels[own]
+            if batch.features is not None:
+                features = BaseModelOutputWithPooling(pooler_output=batch.features.pooler_output[own])
+        other = self._alone(batch.other, number) if isinstance(batch.other, Batch) else batch.other
+        return Batch(batch.prompts[number : number + 1], BatchFeature(inputs), None, features, other)
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:
         method = self._after_leader(batch) if isinstance(self.method, FollowingMethod) else self.method
@@ -210,7 +263,11 @@ class Answering(ABC):
         inputs = inputs.to(self.model.device, self.model.dtype)
         with ae.pruned(self.model, method, prefix=batch.prefix) as trace, torch.inference_mode():
             output = self.model.generate(
-                **inputs, **options, pad_token_id=self._pad_token(), return_dict_in_generate=True
+                **inputs,
+                **options,
+                tokenizer=self.tokenizer,  # for stop_strings
+                pad_token_id=self._pad_token(),
+                return_dict_in_generate=True,
             )
         beams = options["num_beams"]
         trace.entering = trace.entering[::beams]
@@ -243,18 +300,28 @@ class Answering(ABC):
             raise ValueError(f"{continuation!r} cannot be scored: its tokens do not stand apart from the prompt's")
         return list(whole[len(alone) :])
 
+    def _positions(self) -> float:
+        """Tokens that a prompt may have: the decoder's positions, stretched or not, and the tokenizer's limit."""
+        text = self.model.config.get_text_config()
+        known = getattr(text, "max_position_embeddings", None) or float("inf")
+        rope = getattr(text, "rope_parameters", None) or {}
+        stretched = rope.get("original_max_position_embeddings", known) * (rope.get("factor") or 1)
+        return float(min(max(known, stretched), self.tokenizer.model_max_length))
+
     def _slides(self) -> bool:
         """Whether layers of the decoder see only so many columns back, padding among them."""
         return getattr(self.model.config.get_text_config(), "sliding_window", None) is not None
 
-    def _end_tokens(self) -> list[int]:
-        ends = self.model.generation_config.eos_token_id
-        ends = self.tokenizer.eos_token_id if ends is None else ends
+    def _end_tokens(self, asked: int | list[int] | None = None) -> list[int]:
+        """Tokens that end an answer: those a request asks for, else the model's, else the tokenizer's."""
+        known = (asked, self.model.generation_config.eos_token_id, self.processor.tokenizer.eos_token_id)
+        ends = next((end for end in known if end is not None), None)
+        if ends is None:
+            raise ValueError("the checkpoint names no token that ends an answer: give its tokenizer an eos_token")
         return ends if isinstance(ends, list) else [ends]
 
     def _pad_token(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad is None else pad)
+        return int(self.tokenizer.pad_token_id)
 
 
 def _describe(method: Method, layers: int, image_tokens: int) -> str:

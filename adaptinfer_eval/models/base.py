@@ -185,6 +185,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         with self.naming([request]), all_of_pictures():
             task, text = request.task, request.continuation
             document: Any = None if request.split is None else self.task_dict[task][request.split][request.doc_id]
+            request.check(document)
             if self.is_simple or text is not None:  # lmms-eval asks for scores in the form of simple models only
                 messages = simple_messages(request, document)
             else:
@@ -202,10 +203,17 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             return self.prompt(other_question(request, self.task_dict[request.task][request.split]))
 
     def warn_of_ignored(self, requests: Iterable[Request]) -> None:
-        """Log the generation options of some requests that are passed over, once."""
-        ignored = {name for request in requests for name in Generation.read(request.generation).ignored}
+        """Log the generation options of some requests that are passed over, and those that cost time, once."""
+        ignored, slow = set[str](), set[str]()
+        for request in requests:
+            with self.naming([request]):
+                generation = Generation.read(request.generation)
+            ignored.update(generation.ignored)
+            slow.update(self.sees_prompt(generation))
         if ignored:
-            logger.warning(f"generation options that transformers does not know, ignored: {sorted(ignored)}")
+            logger.warning(f"generation options that change nothing here, ignored: {sorted(ignored)}")
+        if slow and self.batch_size > 1:
+            logger.warning(f"{sorted(slow)} may look at a prompt's tokens: prompts of unequal length go one by one")
 
     @contextmanager
     def naming(self, batch: Sequence[Request]) -> Iterator[None]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteria
+from transformers import LogitsProcessor, StoppingCriteria
 
 
 class StopAt(StoppingCriteria):
@@ -37,11 +37,14 @@ def until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     return list(tokens[:stop])
 
 
-def only(targets: Sequence[Sequence[int]], prompt_length: int, end: int) -> Callable[[int, Tensor], list[int]]:
-    """For `prefix_allowed_tokens_fn`: row i may only go on with `targets[i]`, then `end`."""
+class Only(LogitsProcessor):
+    """Row i goes on with `targets[i]`, then `end`, whatever other processors of a checkpoint forbid."""
 
-    def allowed(row: int, tokens: Tensor) -> list[int]:
-        step = len(tokens) - prompt_length
-        return [targets[row][step] if step < len(targets[row]) else end]
+    def __init__(self, targets: Sequence[Sequence[int]], prompt_length: int, end: int) -> None:
+        self.targets, self.prompt_length, self.end = targets, prompt_length, end
 
-    return allowed
+    def __call__(self, input_ids: Tensor, scores: Any) -> Tensor:
+        step = input_ids.shape[1] - self.prompt_length
+        wanted = [target[step] if step < len(target) else self.end for target in self.targets]
+        forced = torch.full_like(scores, -torch.inf)
+        return forced.scatter_(1, torch.tensor(wanted, device=scores.device)[:, None], 0.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import floordiv
 from typing import Any
 
 from transformers import AutoProcessor
@@ -33,6 +34,10 @@ class InternVL(PrunedModel):
         if self.max_patches < 1:
             raise ValueError(f"max_patches={max_patches}: a whole number of tiles, at least 1")
         super().__init__(pretrained, **arguments)
+        # As many placeholders as the model makes features, whether the processor's own file says how many or not.
+        vision, ratio = self.model.config.vision_config, self.model.config.downsample_ratio
+        rows, columns = map(floordiv, vision.image_size, vision.patch_size)
+        self.processor.image_seq_length = int(rows * ratio) * int(columns * ratio)
 
     def load_processor(self, pretrained: str, revision: str) -> Any:
         processor = AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]

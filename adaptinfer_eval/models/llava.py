@@ -10,8 +10,11 @@ from transformers.models.llava.image_processing_pil_llava import LlavaImageProce
 
 from adaptinfer_eval.models.base import PrunedModel, method_classes
 from adaptinfer_eval.models.options import plain
-from adaptinfer_eval.models.prompts import checkpoint_template, vicuna_v1
+from adaptinfer_eval.models.prompts import checkpoint_template, marked, use_original_tokens, vicuna_v1
 from adaptinfer_eval.models.requests import Message
+
+_CLS = ("class_embedding", "cls_token")
+"""What towers call the token that is no patch. CLIP has one, SigLIP none."""
 
 
 class Llava(PrunedModel):
@@ -19,7 +22,8 @@ class Llava(PrunedModel):
 
     `image_aspect_ratio`: "pad" makes an image square with borders in the mean colour, as LLaVA-1.5 was trained and as
     the papers evaluate it; "crop" is the checkpoint's own processor, which cuts off what is not in the central square.
-    `conv`: "vicuna_v1" is the original prompt with its system prompt; "hf" is the checkpoint's chat template.
+    `conv`: "vicuna_v1" is the original prompt with its system prompt, in the original's tokens; "hf" is the chat
+    template of the checkpoint, in its tokenizer's.
     """
 
     def __init__(
@@ -34,6 +38,11 @@ class Llava(PrunedModel):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
         super().__init__(pretrained, **arguments)
+        # As many placeholders as the model makes features, whether the processor's own file says how many or not.
+        tower = dict(self.model.model.vision_tower.named_parameters())
+        self.processor.patch_size = self.model.config.vision_config.patch_size
+        self.processor.num_additional_image_tokens = sum(name.endswith(_CLS) for name in tower)
+        self.processor.vision_feature_select_strategy = self.model.config.vision_feature_select_strategy
 
     def load_processor(self, pretrained: str, revision: str) -> Any:
         processor = AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]
@@ -42,12 +51,17 @@ class Llava(PrunedModel):
             processor.image_processor = LlavaImageProcessorPil.from_pretrained(
                 pretrained, revision=revision, do_pad=True
             )
+        if self.conv == "vicuna_v1":
+            use_original_tokens(processor.tokenizer)
         return processor
 
     def conversation(self, messages: Sequence[Message]) -> str:
         if self.conv == "hf":
             return checkpoint_template(messages, self.processor)
         return vicuna_v1(messages, self.processor.image_token, self.processor.tokenizer.eos_token)
+
+    def spelled(self, text: str) -> str:
+        return text if self.conv == "hf" else marked(text, self.processor.image_token, self.processor.tokenizer)
 
     def settings(self) -> dict[str, Any]:
         return {"image_aspect_ratio": self.image_aspect_ratio, "conv": self.conv}

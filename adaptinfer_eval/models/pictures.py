@@ -22,7 +22,7 @@ _NAMES = ("imageId", "image_id")
 
 
 def read_picture(source: Any) -> PIL.Image.Image:
-    """A picture (Pillow's, a path or a URL) as LLaVA's and InternVL's own code read it: `Image.open(path).convert("RGB")`.
+    """A picture (Pillow's, a path, a URL) as LLaVA and InternVL read it: `Image.open(path).convert("RGB")`.
 
     So the colour that is stored below transparent pixels shows, and a picture is not turned by what EXIF says of the
     camera. Pillow keeps a note of the transparent colour behind `convert`; without it nobody lays white under it later.
@@ -32,7 +32,7 @@ def read_picture(source: Any) -> PIL.Image.Image:
         if not isinstance(source, PIL.Image.Image):
             remote = str(source).startswith(("http://", "https://", "data:", "file:"))
             source = PIL.Image.open(BytesIO(urlopen(source).read()) if remote else source)
-        picture = source.convert("RGB")
+        picture: PIL.Image.Image = source.convert("RGB")
     picture.info.pop("transparency", None)
     return picture
 

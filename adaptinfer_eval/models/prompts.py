@@ -1,9 +1,12 @@
-"""Conversations as text: original LLaVA-1.5's form, or the checkpoint's own chat template."""
+"""Conversations as text and tokens: original LLaVA-1.5's form, or the checkpoint's own chat template."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
+
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
 from adaptinfer_eval.models.requests import Image, Message
 
@@ -31,6 +34,39 @@ def vicuna_v1(messages: Sequence[Message], image_token: str, end: str) -> str:
         else:
             raise ValueError(f"a {role} message can only come first: use conv=hf")
     return text + "ASSISTANT:"
+
+
+def use_original_tokens(tokenizer: Any) -> None:
+    """Set a Llama tokenizer, in place, to what LLaVA-1.5 was released with, whatever its `legacy` flag says.
+
+    A mark `▁` is then put before a text and nowhere inside it; where else the original has one, `marked` writes it.
+    Tokenizers of other forms stay as they are.
+    """
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    forms = [repr(part) for part in (backend.normalizer, backend.pre_tokenizer)]
+    if forms in _LLAMA_FORMS:
+        backend.normalizer, backend.pre_tokenizer = None, _metaspace("first")
+
+
+def marked(text: str, image_token: str, tokenizer: Any) -> str:
+    """`text` with a space wherever the original has a token `▁` that a tokenizer of today leaves out.
+
+    The original tokenizes what stands between images piece by piece, each with the mark of a new text before it, also
+    before a space. A tokenizer puts the mark only where it is given the whole, and takes a space there for the mark.
+    """
+    if repr(tokenizer.backend_tokenizer.pre_tokenizer) != repr(_metaspace("first")):
+        return text
+    special = "|".join(map(re.escape, tokenizer.get_added_vocab()))
+    return re.sub(rf"^(?= )|(?<={re.escape(image_token)})(?!{special}|$)", " ", text)
+
+
+def _metaspace(prepend_scheme: str) -> pre_tokenizers.Metaspace:
+    return pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=prepend_scheme, split=False)
+
+
+_PREPEND = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+_LLAMA_FORMS = [[repr(_PREPEND), "None"], ["None", repr(_metaspace("always"))], ["None", repr(_metaspace("first"))]]
+"""Normalizer and pre-tokenizer of Llama tokenizers: older files', and transformers' with `legacy` and without."""
 
 
 def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:

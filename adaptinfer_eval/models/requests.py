@@ -52,8 +52,17 @@ class Request:
     continuation: Any = None
     padding: bool = False
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.context, str):
+            raise RequestError(f"{self} asks {self.context!r}, which is no text: mend the data, or leave the task out")
+
     def __str__(self) -> str:
         return f"task {self.task}, doc_id {self.doc_id}"
+
+    def check(self, document: Any) -> None:
+        """ValueError for a document without a question, of which a task makes a text all the same ("None ...")."""
+        if isinstance(document, Mapping) and document.get("question", "") is None:
+            raise ValueError("the document's question is None: mend the data, or leave the task out")
 
 
 def generation_requests(instances: Sequence[Any], is_simple: bool) -> list[Request]:

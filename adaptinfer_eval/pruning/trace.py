@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 
 @dataclass
@@ -24,3 +26,23 @@ class Trace:
     kept: dict[int, Tensor] = field(default_factory=dict)
     entering: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
     assign: Tensor | None = None
+
+
+def moved(trace: Trace, real: Tensor) -> Trace:
+    """The trace of a prompt by itself in the columns of its batch; `real` (L,): where its tokens are in there."""
+    columns = torch.cat([real.nonzero()[:, 0], len(real) + torch.arange(len(real))])  # of tokens, of merged tokens
+
+    def place(kept: Tensor) -> Tensor:
+        return torch.where(kept < 0, kept, columns.to(kept.device)[kept.clamp(min=0)])
+
+    return replace(trace, kept={layer: place(kept) for layer, kept in trace.kept.items()})
+
+
+def together(traces: Sequence[Trace]) -> Trace:
+    """The traces of single rows as that of their batch."""
+    kept = {}
+    for layer in sorted(set().union(*(trace.kept for trace in traces))):
+        rows = [trace.kept[layer][0] if layer in trace.kept else torch.zeros(0, dtype=torch.long) for trace in traces]
+        kept[layer] = pad_sequence([row.cpu() for row in rows], batch_first=True, padding_value=-1)
+    assign = [trace.assign for trace in traces if trace.assign is not None]
+    return Trace(kept, torch.cat([trace.entering for trace in traces]), torch.cat(assign) if assign else None)

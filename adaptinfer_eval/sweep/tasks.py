@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptinfer_eval.models.requests import Request, generation_requests
+from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.requests import Request, RequestError, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
 from adaptinfer_eval.sweep.scores import check_limit, check_metrics
 from adaptinfer_eval.sweep.task_files import description, task_files
@@ -69,9 +70,19 @@ def _check_scores(name: str, metric_list: Iterable[Mapping[str, Any]], limit: in
 
 def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
     """What a task asks, by document. SweepError unless it asks for one generated answer per document."""
+    documents = task.eval_docs_no_media
+    asked = documents["question"] if "question" in (getattr(documents, "column_names", None) or []) else []
+    if None in (column := list(asked)[:limit]):
+        raise SweepError(f"tasks: the question of {name}'s document {column.index(None)} is None: mend its data")
     task.build_all_requests(limit=limit)
     kinds = {instance.request_type for instance in task.instances}
-    requests = {request.doc_id: request for request in generation_requests(task.instances, is_simple=False)}
+    try:
+        found = generation_requests(task.instances, is_simple=False)
+        for request in found:
+            Generation.read(request.generation)
+    except (RequestError, ValueError) as error:
+        raise SweepError(f"tasks: {name}: {error}") from error
+    requests = {request.doc_id: request for request in found}
     if kinds != {"generate_until"} or len(requests) < len(task.instances) or (task.config.repeats or 1) > 1:
         raise SweepError(
             f"tasks: {name} asks for {', '.join(sorted(kinds))} {len(task.instances)} times about {len(requests)} "
