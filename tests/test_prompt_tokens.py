@@ -95,7 +95,7 @@ def without_prefix(vocabulary: Vocabulary) -> Any:
 
 def llama(vocabulary: Vocabulary) -> Any:
     tokens = {"extra_special_tokens": ["<image>"], "pad_token": "<pad>", "add_bos_token": True}
-    return LlamaTokenizer(vocab=vocabulary.tokens, merges=vocabulary.merges(), **tokens)  # type: ignore[no-untyped-call]
+    return LlamaTokenizer(vocab=vocabulary.tokens, merges=vocabulary.merges(), **tokens)
 
 
 FORMS: dict[str, tuple[Callable[[Vocabulary], Any], bool | None]] = {

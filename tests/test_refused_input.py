@@ -17,8 +17,8 @@ from adaptinfer_eval.sweep.config import SweepError, load_config
 from adaptinfer_eval.sweep.tasks import load_tasks
 from adaptinfer_eval.sweep.tasks import questions as sweep_questions
 
-DOCUMENT = {"images": [Picture.new("RGB", (24, 24), "red")], "question": "Is there a red circle?"}
-LONG = {"images": DOCUMENT["images"] * 3, "question": DOCUMENT["question"]}
+DOCUMENT: dict[str, Any] = {"images": [Picture.new("RGB", (24, 24), "red")], "question": "Is there a red circle?"}
+LONG: dict[str, Any] = {"images": DOCUMENT["images"] * 3, "question": DOCUMENT["question"]}
 
 
 @pytest.fixture(scope="module")

@@ -231,7 +231,8 @@ class Answering(ABC):
             own = slice(int(tiles[:number].sum()), int(tiles[: number + 1].sum()))
             inputs["pixel_values"] = pixels[own]
             if batch.features is not None:
-                features = BaseModelOutputWithPooling(pooler_output=batch.features.pooler_output[own])
+                encoded: Any = batch.features.pooler_output
+                features = BaseModelOutputWithPooling(pooler_output=encoded[own])
         other = self._alone(batch.other, number) if isinstance(batch.other, Batch) else batch.other
         return Batch(batch.prompts[number : number + 1], BatchFeature(inputs), None, features, other)
 

@@ -42,9 +42,8 @@ def use_original_tokens(tokenizer: Any) -> None:
     A mark `▁` is then put before a text and nowhere inside it; where else the original has one, `marked` writes it.
     Tokenizers of other forms stay as they are.
     """
-    backend: Tokenizer = tokenizer.backend_tokenizer
-    forms = [repr(part) for part in (backend.normalizer, backend.pre_tokenizer)]
-    if forms in _LLAMA_FORMS:
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+    if backend and [repr(part) for part in (backend.normalizer, backend.pre_tokenizer)] in _LLAMA_FORMS:
         backend.normalizer, backend.pre_tokenizer = None, _metaspace("first")
 
 
@@ -54,7 +53,8 @@ def marked(text: str, image_token: str, tokenizer: Any) -> str:
     The original tokenizes what stands between images piece by piece, each with the mark of a new text before it, also
     before a space. A tokenizer puts the mark only where it is given the whole, and takes a space there for the mark.
     """
-    if repr(tokenizer.backend_tokenizer.pre_tokenizer) != repr(_metaspace("first")):
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+    if not backend or repr(backend.pre_tokenizer) != repr(_metaspace("first")):
         return text
     special = "|".join(map(re.escape, tokenizer.get_added_vocab()))
     return re.sub(rf"^(?= )|(?<={re.escape(image_token)})(?!{special}|$)", " ", text)
