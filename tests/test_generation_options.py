@@ -16,8 +16,8 @@ from test_lmms_models import METHODS, ask
 from test_lmms_models import questions as requests
 from transformers import GenerationConfig
 
+from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import kept_tokens
-from adaptinfer_eval.models.options import Generation, may_see_prompt
 from adaptinfer_eval.models.requests import Image, RequestError
 
 Document = dict[str, Any]

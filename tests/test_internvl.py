@@ -20,7 +20,7 @@ from test_lmms_models import ask
 from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, internvl, prompt, takes_features
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.requests import Image
 from adaptinfer_eval.sweep.cells import model_shape, plan
 from adaptinfer_eval.sweep.config import load_config

@@ -18,7 +18,7 @@ from lmms_eval.tasks import TaskManager
 from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 
-from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.prompts import VICUNA_SYSTEM
 from adaptinfer_eval.models.requests import Image, RequestError
 

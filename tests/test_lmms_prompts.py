@@ -11,7 +11,7 @@ from lmms_tiny import save_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer
 
 from adaptinfer_eval.models.decoding import cut, until_end
-from adaptinfer_eval.models.options import Generation
+from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.prompts import VICUNA_SYSTEM, checkpoint_template, vicuna_v1
 from adaptinfer_eval.models.requests import (
     Image,

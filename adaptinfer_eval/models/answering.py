@@ -24,8 +24,8 @@ from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.method import Method
 from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
+from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
-from adaptinfer_eval.models.options import Generation, may_see_prompt
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally

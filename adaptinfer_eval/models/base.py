@@ -26,7 +26,8 @@ from transformers import AutoModelForImageTextToText
 import adaptinfer_eval as ae
 from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
-from adaptinfer_eval.models.options import Generation, make_method, pick_device, plain
+from adaptinfer_eval.models.generation import Generation
+from adaptinfer_eval.models.options import make_method, pick_device, plain
 from adaptinfer_eval.models.other_question import other_question
 from adaptinfer_eval.models.pictures import all_of_pictures, stored_pictures
 from adaptinfer_eval.models.requests import (

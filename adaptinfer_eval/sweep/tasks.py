@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.requests import Request, RequestError, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
 from adaptinfer_eval.sweep.scores import check_limit, check_metrics
@@ -70,6 +69,8 @@ def _check_scores(name: str, metric_list: Iterable[Mapping[str, Any]], limit: in
 
 def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
     """What a task asks, by document. SweepError unless it asks for one generated answer per document."""
+    from adaptinfer_eval.models.generation import Generation  # heavy: plan only looks at names
+
     documents = task.eval_docs_no_media
     asked = documents["question"] if "question" in (getattr(documents, "column_names", None) or []) else []
     if None in (column := list(asked)[:limit]):

@@ -15,8 +15,8 @@ from transformers import set_seed
 from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
-from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.pruning import pruned
