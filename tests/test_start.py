@@ -72,7 +72,7 @@ def started(folder: Path, code: str, *arguments: object, **environment: str) -> 
         ("--help", "regress", []),
         ("methods", "| sparsevlm ", []),
         ("plan mini", "mini_textvqa", []),
-        ("plan mini tasks=mini_mme,pope", "x 2 tasks", []),
+        ("plan mini tasks=mini_mme,gqa", "x 2 tasks", []),
         ("plan table5", "2:368,4:184,8:92,16:46", []),
         ("table 1 --results {}", "| AdaptInfer ", []),
         ("table 4 --results {} --format tex", "AdaptInfer ", []),
