@@ -1,4 +1,4 @@
-"""`adaptinfer-eval`: methods, plan, run, bench, table, figure, report, regress. Exit code 0: all went well."""
+"""`adaptinfer-eval`: doctor, methods, plan, run, bench, table, figure, report, regress. Exit code 0: all went well."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     from rich.console import Console
 
     from adaptinfer_eval.report.page.answers import keep_documents
+    from adaptinfer_eval.sweep.alike import REMEDY
     from adaptinfer_eval.sweep.records import read_records
     from adaptinfer_eval.sweep.run import run_sweep
 
@@ -99,9 +100,30 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
         print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
-    if not measured:
+    if failures:
+        print(REMEDY, file=sys.stderr)
+    elif not measured:
         print("the model can run none of the cells: adaptinfer-eval plan says why", file=sys.stderr)
     if failures or not measured:
+        raise typer.Exit(1)
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        str, typer.Argument(help="As for `run`: whose checkpoint, tasks and workers to look at.")
+    ] = "mini",
+    overrides: Overrides = None,
+) -> None:
+    """Say within a minute whether a sweep would work here, and what to do where not; the exit code is 1 then."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a sweep
+    from rich.console import Console
+
+    from adaptinfer_eval.doctor import examine
+    from adaptinfer_eval.doctor.show import show
+
+    sweep, _ = _read_sweep(config, overrides, full=False)
+    if not show(examine(sweep), Console(file=sys.stdout)):
         raise typer.Exit(1)
 
 

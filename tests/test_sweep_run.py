@@ -249,7 +249,7 @@ def test_another_batch_size_goes_on_where_the_first_stopped(checkpoint: Path, tm
     run(sweep)
     journal = tmp_path / "journal" / "llava-adaptinfer-16-mini_gqa.jsonl"
     lines = journal.read_text(encoding="utf-8").splitlines(keepends=True)
-    journal.write_text("".join(lines[:2]), encoding="utf-8")
+    journal.write_text("".join(lines[:3]), encoding="utf-8")  # identity, the first question, the rest of its batch
     (tmp_path / "cells" / "llava-adaptinfer-16-mini_gqa.json").unlink()
     whole = read_answers(tmp_path, "llava-vanilla-mini_gqa")
     records, failed, shown = run(sweep.model_copy(update={"batch_size": 5}))

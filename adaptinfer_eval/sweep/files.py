@@ -67,6 +67,13 @@ def about_a_file(error: BaseException) -> bool:
     return isinstance(error, OSError) and (error.errno in DISK_FULL or error.filename is not None)
 
 
+def about_the_folder(error: BaseException, output: Path) -> bool:
+    """Whether it is the trouble of a file in `output`, or of a full disk."""
+    if not isinstance(error, OSError):
+        return False
+    return error.errno in DISK_FULL or (error.filename is not None and Path(str(error.filename)).is_relative_to(output))
+
+
 def explained(error: OSError) -> str:
     """One sentence: the file, what is wrong with it, and what to do."""
     parts = (error.filename, error.strerror, _REMEDIES.get(error.errno or 0, "put that right"))

@@ -16,19 +16,24 @@ from rich.console import Console
 from rich.text import Text
 
 from adaptinfer_eval.models.requests import Request
+from adaptinfer_eval.sweep.alike import Alike, reason_of
+from adaptinfer_eval.sweep.canned import unscorable
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
-from adaptinfer_eval.sweep.files import DISK_FULL, explained, write_text
+from adaptinfer_eval.sweep.files import about_the_folder, explained, write_text
 from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.jobs import Job, open_jobs
 from adaptinfer_eval.sweep.journal import Gone, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
 from adaptinfer_eval.sweep.records import Record, write_record
-from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, shards
+from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, one_question_first, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
+
+FEW = 3
+"""Cells that must have failed alike, and none gone well, before a sweep is stopped; all, if there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +50,9 @@ def run_sweep(
     """Measure every cell that has no record yet, with progress on `console`; returns the cells that failed.
 
     A setting that the model cannot run is recorded as such and is no failure. SweepError where the folder holds
-    another sweep's results or another run is writing to it, where the model cannot be loaded, and where the disk is
-    full or the folder cannot be written to; what was answered until then stays. `recorded` is called with lmms-eval's
-    loaded tasks when all is written.
+    another sweep's results or another run is writing to it, where the model cannot be loaded, where the disk is full or
+    the folder cannot be written to, and where every cell fails alike; what was answered until then stays. `recorded` is
+    called with lmms-eval's loaded tasks when all is written.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
@@ -93,7 +98,11 @@ class _Run:
         self.scoring: dict[str, Future[Record]] = {}
         self.progress, self.check = progress, check
         done = {name: job.journal.done for name, job in jobs.items()}
-        self.shards = shards(in_batches(sources.pin(config), tasks, asked), [job.cell for job in jobs.values()], done)
+        cells = [job.cell for job in jobs.values()]
+        self.shards = one_question_first(shards(in_batches(sources.pin(config), tasks, asked), cells, done))
+        every_setting = len({cell.setting.label for cell in cells})
+        self.answering = Alike("answering", enough=min(len(cells), max(FEW, every_setting)))
+        self.scored = Alike("scoring", enough=min(len(cells), FEW))
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 
@@ -105,12 +114,24 @@ class _Run:
             self._score_if_complete(name)
         self._record(wait=True)
         if self.shards:
+            self._check_scoring()
+        if self.shards:
             self._answer()
         self._record(wait=True)
         for name in list(self.open):
             self._fail(name, "no worker is left: start the sweep again to go on")
         self.check()
         return list(self.failures.values())
+
+    def _check_scoring(self) -> None:
+        """Fail the cells whose answers could not be scored, before any is made."""
+        broken = unscorable(self.config, self.shards, self.asked, self.manager, self.tasks)
+        for job in list(self.open.values()):
+            if job.cell.task in broken:
+                self._fail(job.cell.id, broken[job.cell.task])
+        for name, reason in broken.items():
+            self._show(f"failed: {name}: {reason}")
+        self.shards = [shard for shard in self.shards if shard.task not in broken]
 
     def _answer(self) -> None:
         ready, reason = False, ""
@@ -121,11 +142,12 @@ class _Run:
                     ready = True
                     self._refuse(event.cannot_run, queue)
                 elif isinstance(event, Answered):
+                    self.answering.work()
                     self._keep(event, queue)
                     # One worker may be in this process, and scoring sets the seeds of random numbers.
                     self._record(wait=pool.workers == 1)
                 elif isinstance(event, Failed):
-                    self._fail(event.cell.id, event.reason)
+                    self._fail(event.cell.id, event.reason, self.answering)
                 else:
                     reason = event.reason
                     self._show(f"a worker is gone: {reason}" if isinstance(event, Lost) else reason)
@@ -163,11 +185,12 @@ class _Run:
             try:
                 measured = self.scoring.pop(name).result()
             except Exception as error:
-                if isinstance(error, Gone) or _about_the_folder(error, Path(self.config.output)):
+                if isinstance(error, Gone) or about_the_folder(error, Path(self.config.output)):
                     raise
                 traceback.print_exc()
-                self._fail(name, f"{type(error).__name__}: {error}")
+                self._fail(name, reason_of(error), self.scored)
             else:
+                self.scored.work()
                 self._write(self.open[name], "done", "", measured)
 
     def _refuse(self, reasons: Mapping[str, str], queue: ShardQueue) -> None:
@@ -176,10 +199,16 @@ class _Run:
                 queue.drop(job.cell.id)
                 self._write(job, "cannot run", reasons[job.cell.setting.label])
 
-    def _fail(self, name: str, reason: str) -> None:
+    def _fail(self, name: str, reason: str, of: Alike | None = None) -> None:
+        """`of`: the work that failed; SweepError where it has failed alike in all cells so far, and some are left."""
         if name in self.open:
+            job = self.open[name]
             self.failures[name] = Failure(name, reason)
-            self._write(self.open[name], "failed", reason)
+            self._write(job, "failed", reason)
+            if of is not None and of.fail(job.cell, reason):
+                self._show(f"failed: {name}: {reason}")
+            if of is not None and self.open:
+                of.check()
 
     def _write(self, job: Job, status: str, reason: str, measured: Record | None = None) -> None:
         asked = len(self.asked[job.cell.task])
@@ -198,16 +227,9 @@ def _trouble_with_files_told(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not _about_the_folder(error, output):
+        if not about_the_folder(error, output):
             raise
         raise SweepError(f"{explained(error)} and start the sweep again: it goes on from here") from error
-
-
-def _about_the_folder(error: BaseException, output: Path) -> bool:
-    """Whether it is the trouble of a file in `output`, or of a full disk."""
-    if not isinstance(error, OSError):
-        return False
-    return error.errno in DISK_FULL or (error.filename is not None and Path(str(error.filename)).is_relative_to(output))
 
 
 def _load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:

@@ -6,6 +6,7 @@ import json
 import math
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,41 @@ class Answered(lmms):  # type: ignore[misc]
         raise NotImplementedError("only generated answers are in a journal")
 
 
+@dataclass(frozen=True)
+class Scored:
+    """`score` on the papers' scale, upstream's `metrics`, what a cell's file of scores says, and upstream's samples."""
+
+    score: float
+    metrics: dict[str, float]
+    scores: dict[str, Any]
+    samples: Path
+
+
 def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, task: Any) -> Record:
     """What came out of a cell whose answers are all there: the part of its record that is not its identity."""
     answers, workers = journal.read()
     output = Path(config.output)
     # A folder per cell: some of upstream's files have the same name in all of them.
-    folder = output / "lmms_eval" / cell.id
+    scored = score(config, cell, answers, output / "lmms_eval" / cell.id, manager, task, config.limit)
+    if not all(map(math.isfinite, scored.metrics.values())):
+        raise ValueError(f"upstream's metrics are {scored.metrics}")
+    scores = Path("scores", f"{cell.id}.json")
+    write_text(output / scores, json.dumps(scored.scores))
+    return {
+        "score": scored.score,
+        "metrics": scored.metrics,
+        "audit": _audit(answers),
+        "answers": str(scored.samples.relative_to(output)),
+        "scores": str(scores),
+        **_workers(workers),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def score(
+    config: SweepConfig, cell: Cell, answers: Answers, folder: Path, manager: Any, task: Any, limit: int | None
+) -> Scored:
+    """Upstream's scoring of `answers`, those to all of the task's first `limit` questions; its files go to `folder`."""
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
     tracker = EvaluationTracker(output_path=str(folder))
     seed = config.seed_of(cell.setting.seed)
@@ -67,7 +97,7 @@ def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, tas
         tasks=[task],
         task_manager=manager,
         batch_size=config.batch_size,
-        limit=config.limit,
+        limit=limit,
         bootstrap_iters=0,
         evaluation_tracker=tracker,
         cli_args=Namespace(output_path=str(folder), process_with_media=False, reasoning_tags=None),
@@ -87,22 +117,13 @@ def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, tas
     tracker.save_results_samples(task_name=file_name(cell.task), samples=samples[cell.task])
     saved = sorted(folder.glob(f"*/{stamp}_samples_*.jsonl"))
     if not saved or saved[0].read_bytes().count(b"\n") != len(answers):  # upstream logs a failed save and goes on
-        raise RuntimeError(f"lmms-eval did not write all samples to {folder}: {output / 'log.txt'} says why")
+        raise RuntimeError(
+            f"lmms-eval did not write all samples to {folder}: {Path(config.output, 'log.txt')} says why"
+        )
     metrics = _metrics(results["results"][cell.task])
-    if not all(map(math.isfinite, metrics.values())):
-        raise ValueError(f"upstream's metrics are {metrics}")
-    scores = Path("scores", f"{cell.id}.json")
     rights = sorted(rights_of(samples[cell.task]).items())
-    write_text(output / scores, json.dumps({**units_of(samples[cell.task]).to_json(), "rights": rights}))
-    return {
-        "score": paper_score(metrics),
-        "metrics": metrics,
-        "audit": _audit(answers),
-        "answers": str(saved[0].relative_to(output)),
-        "scores": str(scores),
-        **_workers(workers),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    scores = {**units_of(samples[cell.task]).to_json(), "rights": rights}
+    return Scored(paper_score(metrics), metrics, scores, saved[0])
 
 
 def _audit(answers: Answers) -> dict[str, Any]:

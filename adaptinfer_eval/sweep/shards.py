@@ -74,6 +74,24 @@ def shards(
     return found
 
 
+def one_question_first(shards: Iterable[Shard]) -> list[Shard]:
+    """The same questions for the same cells, in the same order, but for one of every setting, which come first."""
+    first: list[Shard] = []
+    rest: list[Shard] = []
+    tried: set[str] = set()
+    for shard in shards:
+        new = tuple(cell for cell in shard.cells if cell.setting.label not in tried)
+        tried.update(cell.setting.label for cell in new)
+        if not new:
+            rest.append(shard)
+            continue
+        first.append(replace(shard, docs=shard.docs[:1], cells=new))
+        old = shard.without([cell.id for cell in new])
+        left = replace(shard, docs=shard.docs[1:], cells=new)
+        rest += [part for part in (left, old) if part.docs and part.cells]
+    return first + rest
+
+
 class ShardQueue:
     """Shards in order; the last ones are split by cells, so that no worker idles while another has many left."""
 

@@ -174,7 +174,7 @@ class Worker:
         is_vision = batch.inputs["input_ids"] == self.model.processor.image_token_id
         kept = kept_tokens(trace, is_vision, [len(prompt.images) for prompt in batch.prompts])
         lines = [
-            {"doc": doc, "text": answer.text, **_cost(answer.cost), **row}
+            {"doc": doc, "text": answer.text, **write_cost(answer.cost), **row}
             for doc, answer, row in zip(shard.docs, answers, kept, strict=True)
         ]
         how = {
@@ -186,7 +186,7 @@ class Worker:
         return Answered(cell, how, lines)
 
 
-def _cost(cost: Cost) -> dict[str, Any]:
+def write_cost(cost: Cost) -> dict[str, Any]:
     """A cost as JSON; `entering` as runs of layers: vision tokens, number of layers."""
     runs = [[tokens, len(list(layers))] for tokens, layers in groupby(cost.entering)]
     return {**asdict(cost), "entering": runs, "seconds": round(cost.seconds, 6)}
