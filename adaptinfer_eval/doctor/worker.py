@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from multiprocessing.connection import wait
 from pathlib import Path
 
 from adaptinfer_eval.doctor.finding import BROKEN, Finding
@@ -37,7 +36,8 @@ class StartedWorker:
         if not hasattr(self, "pool"):
             return  # `start` has told
         left = self.began + self.patience - time.monotonic()
-        event = self.pool.receive()[1] if wait(list(self.pool.pipes.values()), max(0.0, left)) else None
+        received = self.pool.receive(max(0.0, left))
+        event = received[1] if received else None
         took = time.monotonic() - self.began
         self.pool.close()
         if isinstance(event, Ready):
