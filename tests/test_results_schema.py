@@ -141,7 +141,7 @@ def test_damaged_scores_and_journal_lines_are_refused(sweep: Sweep) -> None:
     assert not validator("scores").is_valid({**scores, "combine": "median"})
     assert not validator("scores").is_valid({**scores, "units": [["0", "", "right"]]})
     assert not validator("scores").is_valid({**scores, "units": [["0", ""]]})
-    assert not validator("journal").is_valid({**first, "journal": 2})
+    assert not validator("journal").is_valid({**first, "journal": 1})
     assert not validator("journal").is_valid({**first, "identity": {**first["identity"], "more": 1}})
     assert not validator("journal").is_valid({**batch, "answers": []})
     for key in ("text", "entering", "kept"):
