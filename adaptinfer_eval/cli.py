@@ -54,6 +54,7 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     from tabulate import tabulate
 
     from adaptinfer_eval.sweep.cells import plan as plan_sweep
+    from adaptinfer_eval.sweep.cells import prompts_planned_for
     from adaptinfer_eval.sweep.tasks import check_tasks
 
     sweep, _ = _read_sweep(config, overrides, full)
@@ -75,6 +76,7 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     asked = f"the first {sweep.limit}" if sweep.limit else "all"
     print(f"\n{len(rows)} settings x {len(sweep.tasks)} tasks, {asked} questions each: {', '.join(sweep.tasks)}")
     print("TFLOPs: the paper's Eq. 5, where a multiply-add is one operation; relative: to all vision tokens.")
+    print(prompts_planned_for(sweep))
 
 
 @app.command()

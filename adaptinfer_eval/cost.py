@@ -22,14 +22,24 @@ if TYPE_CHECKING:
 class Audit:
     """The cost of one prefill.
 
-    `entering`, `leaving`: vision tokens per layer, mean over layers. `macs`: multiply-adds of all decoder layers by
-    Eq. 5, what the papers call FLOPs. `flops` = 2 × macs. `schedule`: what the method does, `1:133,10:27,20:3`.
+    `entering`, `leaving`: vision tokens of the prompt per layer, mean over layers; `entering_per_image`,
+    `leaving_per_image`: of each of its `images`. `macs`: multiply-adds of all decoder layers by Eq. 5, what the papers
+    call FLOPs. `flops` = 2 × macs. `schedule`: what the method does, `1:133,10:27,20:3`.
     """
 
     schedule: str
     entering: float
     leaving: float
     macs: float
+    images: int = 1
+
+    @property
+    def entering_per_image(self) -> float:
+        return self.entering / self.images
+
+    @property
+    def leaving_per_image(self) -> float:
+        return self.leaving / self.images
 
     @property
     def flops(self) -> float:
@@ -109,15 +119,20 @@ def audit(
     intermediate_size: int,
     vision_tokens: int,
     text_tokens: int,
+    images: int = 1,
 ) -> Audit:
-    """What `method` costs on a prompt of `vision_tokens` + `text_tokens` (all text, before and after the image).
+    """What `method` costs on a prompt of `vision_tokens` (of all its `images`) + `text_tokens` (before and after them).
 
-    Raises ValueError where the method's budget or schedule does not fit the model.
+    Raises ValueError where the method's budget or schedule does not fit the model or, with more tokens than there are,
+    the prompt.
     """
-    entering = method.entering(num_layers, vision_tokens)
+    if isinstance(method, LayerMethod) and (excess := method.excess(vision_tokens)):
+        raise ValueError(f"{excess}; or, if prompts have more images, say so with images=")
+    entering = method.entering(num_layers, vision_tokens, images)
     return Audit(
-        schedule=method.describe(num_layers, vision_tokens),
+        schedule=method.describe(num_layers, vision_tokens, images),
         entering=mean_count(entering, "entering"),
         leaving=mean_count(entering, "leaving"),
         macs=prefill_macs([n + text_tokens for n in entering], hidden_size, intermediate_size),
+        images=images,
     )

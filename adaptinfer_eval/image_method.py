@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import Count, check_count
+from adaptinfer_eval.schedule import Count, Per, check_budget, check_counting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,20 +18,23 @@ if TYPE_CHECKING:
 class ImageMethod(Method):
     """Prunes before the language model: every image goes in with `budget` vision tokens, at every layer.
 
+    `per` "prompt": the images of a prompt share them equally; what is left over goes to the first, one token each.
     A subclass says which tokens of the image go on and, if it works inside the vision tower, what happens there.
     """
 
     budget: int
     count: Count = "leaving"
+    per: Per = "image"
 
     in_tower: ClassVar[bool] = False
     """Whether tokens are merged inside the vision tower (`tower_schedule`, `assign`)."""
 
     def __post_init__(self) -> None:
-        if self.budget != int(self.budget) or self.budget < 1:
-            raise ValueError(f"budget={self.budget}: a whole number of vision tokens per image, at least 1")
+        check_budget(self.budget)
+        if self.budget != int(self.budget):
+            raise ValueError(f"budget={self.budget}: {self.name} takes a whole number of vision tokens")
         object.__setattr__(self, "budget", int(self.budget))
-        check_count(self.count)
+        check_counting(self.count, self.per)
 
     @abstractmethod
     def select(self, image_tokens: int) -> Sequence[int]:
@@ -53,13 +56,39 @@ class ImageMethod(Method):
         """
         raise TypeError(f"{self.name} works in the tower (in_tower), but has no assign()")
 
-    def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
-        if self.budget > vision_tokens:
-            raise ValueError(f"budget={self.budget}: the image has only {vision_tokens} vision tokens: use vanilla")
-        return [self.budget] * num_layers
+    def image_budgets(self, images: int) -> list[int]:
+        """Vision tokens of each image of a prompt that has so many; ValueError where one would be left without."""
+        if self.per == "image" or images == 0:
+            return [self.budget] * images
+        share, more = divmod(self.budget, images)
+        if share == 0:
+            raise ValueError(f"budget={self.budget} per prompt is less than a token for each of its {images} images")
+        return [share + 1] * more + [share] * (images - more)
 
-    def describe(self, num_layers: int, vision_tokens: int) -> str:
-        return f"before:{self.budget}"
+    def for_image(self, budget: int) -> ImageMethod:
+        """The same method for one image of a prompt, which keeps `budget` tokens."""
+        return replace(self, budget=budget, per="image")
+
+    def check_tower(self, layers: int, image_tokens: int, images: int = 1) -> None:
+        """ValueError unless `layers` of the vision tower (0: none can) merge each image to its budget."""
+        if not layers:
+            raise ValueError(
+                f"{self.name} works inside a CLIP vision tower whose patches are read without CLS, "
+                "and this model has none: use a method that prunes in the language model"
+            )
+        for budget in set(self.image_budgets(images)):
+            self.for_image(budget).tower_schedule(layers, image_tokens)
+
+    def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
+        budgets, image_tokens = self.image_budgets(images), vision_tokens // images
+        for budget in set(budgets):
+            if budget > image_tokens:
+                raise ValueError(f"budget={self.budget}: the image has only {image_tokens} vision tokens: use vanilla")
+            self.for_image(budget).select(image_tokens)  # refuses images that it cannot choose from
+        return [sum(budgets)] * num_layers
+
+    def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
+        return f"before:{sum(self.image_budgets(images))}"
 
 
 def works_in_tower(method: Method) -> TypeGuard[ImageMethod]:

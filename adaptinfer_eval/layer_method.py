@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptinfer_eval.budget import given_layers, scale_layers, scaled_shapes, solve
 from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import Count, Schedule, Stage, check_count, entering_counts
+from adaptinfer_eval.schedule import Count, Per, Schedule, Stage, check_budget, check_counting, entering_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 class LayerMethod(Method):
     """Prunes after decoder layers. A subclass scores vision tokens; the engine keeps the best and drops the rest.
 
-    `budget`: mean vision tokens per layer, counted as `count` says ("leaving" as in the papers, or "entering").
-    `schedule`: explicit stages instead of a budget, `1:133,10:27,20:3`, or the name of one of `named_schedules`.
+    `budget`: mean vision tokens per layer, counted as `count` says ("leaving" as in the papers, or "entering"), `per`
+    "image" of a prompt or for the whole "prompt".
+    `schedule`: explicit stages instead of a budget, `1:133,10:27,20:3`, or the name of one of `named_schedules`. Its
+    numbers are tokens of the whole prompt, however many images that has.
     `layers`: with a budget, the layers to prune after instead of the official ones, `1,10,20`.
     """
 
     budget: float | None = None
     schedule: str | None = None
     count: Count = "leaving"
+    per: Per = "image"
     layers: str | None = None
 
     official: ClassVar[Mapping[int, Mapping[int, str]]]
@@ -50,13 +53,19 @@ class LayerMethod(Method):
     def __post_init__(self) -> None:
         if (self.budget is None) == (self.schedule is None):
             raise ValueError(f"{self.name} needs either budget=64 or schedule='1:133,10:27,20:3', not both")
-        check_count(self.count)
+        check_counting(self.count, self.per)
+        if self.budget is not None:
+            check_budget(self.budget)
         if self.schedule is not None:
             if self.layers is not None:
                 raise ValueError("layers= goes with budget=; a schedule names its layers itself")
-            self._explicit(self.schedule)
+            for option in ("count", "per"):
+                if getattr(self, option) != getattr(type(self), option):
+                    raise ValueError(f"{option}= goes with budget=; a schedule says itself how many tokens go on")
+            # One spelling, so that equal methods are equal.
+            object.__setattr__(self, "schedule", str(self._explicit(self.schedule)))
         elif self.layers is not None:
-            given_layers(self.layers)
+            object.__setattr__(self, "layers", ",".join(map(str, given_layers(self.layers))))
 
     # What a method says ------------------------------------------------------------------------------------------
 
@@ -86,20 +95,48 @@ class LayerMethod(Method):
 
     # What follows from it ----------------------------------------------------------------------------------------
 
-    def plan(self, num_layers: int, vision_tokens: int) -> Schedule:
-        """The schedule for a model of `num_layers` layers and images of `vision_tokens` tokens.
+    def plan(self, num_layers: int, vision_tokens: int, images: int = 1) -> Schedule:
+        """The schedule for a model of `num_layers` layers and a prompt of `images` images, `vision_tokens` in all.
 
         Explicit, official, or the official one's shape scaled until the count is within half a token of the budget.
+        With a budget per image, stages keep `images` times what they keep of one image (of the mean size).
         Raises ValueError where the schedule does not fit the model or the budget cannot be reached.
         """
+        times = images if self.schedule is None and self.per == "image" else 1
+        tokens = round(vision_tokens / times)
         if self.schedule is not None:
             schedule = self._explicit(self.schedule)
-        elif (official := self._official(num_layers, vision_tokens)) is not None:
+        elif (official := self._official(num_layers, tokens)) is not None:
             schedule = official
         else:
-            schedule = solve(self, num_layers, vision_tokens)
+            schedule = self._solved(num_layers, tokens, images)
         schedule.check(num_layers)
-        return schedule
+        return Schedule(Stage(layer, keep if isinstance(keep, float) else keep * times) for layer, keep in schedule)
+
+    def resolved(self, num_layers: int, vision_tokens: int, images: int = 1) -> Schedule:
+        """`plan` in whole tokens, none more than there are: what each stage keeps of such a prompt."""
+        schedule = self.plan(num_layers, vision_tokens, images)
+        counts = self.stage_counts(schedule, vision_tokens)
+        return Schedule(Stage(stage.layer, keep) for stage, (keep, _) in zip(schedule, counts, strict=True))
+
+    def excess(self, vision_tokens: int) -> str:
+        """What an explicit schedule asks too much of a prompt with `vision_tokens`; empty where it does not.
+
+        The engine then keeps all there are (or all but one, where the authors' code does), and says so.
+        """
+        if self.schedule is None:
+            return ""
+        schedule, current = self._explicit(self.schedule), vision_tokens
+        for stage, (keep, after) in zip(schedule, self.stage_counts(schedule, vision_tokens), strict=True):
+            wanted = int(vision_tokens * stage.keep) if isinstance(stage.keep, float) else stage.keep
+            if wanted > current and keep >= current - 1:
+                return (
+                    f"schedule '{self.schedule}' keeps {wanted} vision tokens after layer {stage.layer}, and only "
+                    f"{current} of a prompt's {vision_tokens} are left there: write fewer, or shares of the prompt's "
+                    "that become smaller, such as 1:0.5,10:0.2"
+                )
+            current = after
+        return ""
 
     def stage_counts(self, schedule: Schedule, vision_tokens: int) -> list[tuple[int, int]]:
         """For each stage, the vision tokens that it keeps, and those that go on: kept and merged."""
@@ -115,13 +152,11 @@ class LayerMethod(Method):
         leaving = [after for _, after in self.stage_counts(schedule, vision_tokens)]
         return entering_counts(schedule, leaving, vision_tokens, num_layers)
 
-    def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
-        return self.entering_under(self.plan(num_layers, vision_tokens), num_layers, vision_tokens)
+    def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
+        return self.entering_under(self.plan(num_layers, vision_tokens, images), num_layers, vision_tokens)
 
-    def describe(self, num_layers: int, vision_tokens: int) -> str:
-        schedule = self.plan(num_layers, vision_tokens)
-        counts = self.stage_counts(schedule, vision_tokens)
-        return str(Schedule(Stage(stage.layer, keep) for stage, (keep, _) in zip(schedule, counts, strict=True)))
+    def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
+        return str(self.resolved(num_layers, vision_tokens, images))
 
     def candidates(self, num_layers: int, vision_tokens: int) -> Iterable[Schedule]:
         """Schedules to choose from when a budget is solved: the official shape with all keeps scaled alike."""
@@ -139,6 +174,14 @@ class LayerMethod(Method):
         depth = self._nearest_depth(num_layers)
         official = Schedule.parse(next(iter(self.official[depth].values())))
         return scale_layers((stage.layer for stage in official), depth, num_layers)
+
+    def _solved(self, num_layers: int, vision_tokens: int, images: int) -> Schedule:
+        try:
+            return solve(self, num_layers, vision_tokens)
+        except ValueError as error:
+            if self.per == "image" or images == 1:
+                raise
+            raise ValueError(f"a prompt of {images} images: {error}; or count the budget per=image") from None
 
     def _explicit(self, schedule: str) -> Schedule:
         return Schedule.parse(self.named_schedules.get(schedule, schedule))

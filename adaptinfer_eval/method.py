@@ -26,12 +26,12 @@ class Method(ABC):
         return type(self).__name__
 
     @abstractmethod
-    def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
-        """Vision tokens that enter each of `num_layers` layers, for a prompt with `vision_tokens` of them."""
+    def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
+        """Vision tokens that enter each of `num_layers` layers, for a prompt of `vision_tokens` and `images`."""
 
     @abstractmethod
-    def describe(self, num_layers: int, vision_tokens: int) -> str:
-        """The schedule in force, for audits and logs."""
+    def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
+        """The schedule in force for such a prompt, for audits and logs."""
 
 
 def available_methods() -> tuple[str, ...]:

@@ -2,30 +2,43 @@
 
 A *stage* `(layer, keep)` lets decoder layer `layer` (0-based) run on all the tokens it gets; `keep` vision tokens
 go on to the next layer. A *schedule* is a row of stages, written `1:133,10:27,20:3`. `keep` is a number of tokens
-or, written with a decimal point (`7:0.5`), a share of the image's tokens.
+or, written with a decimal point (`7:0.5`), a share of the prompt's vision tokens.
 
 A *budget* is the mean number of vision tokens per layer. The papers count the tokens *leaving* each layer
-(AdaptInfer, SparseVLM); what is computed are the tokens *entering* it.
+(AdaptInfer, SparseVLM); what is computed are the tokens *entering* it. It is meant *per image*, as papers count: a
+prompt of three images has three times the budget; or *per prompt*, however many images it has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import inf
+from numbers import Real
 from typing import Literal, NamedTuple
 
 Count = Literal["leaving", "entering"]
 COUNTS: tuple[Count, ...] = ("leaving", "entering")
+Per = Literal["image", "prompt"]
+PERS: tuple[Per, ...] = ("image", "prompt")
 
 
-def check_count(count: str) -> None:
-    """ValueError unless `count` is one of COUNTS."""
+def check_budget(budget: object) -> None:
+    """ValueError unless `budget` is a finite number above 0."""
+    if not isinstance(budget, Real) or isinstance(budget, bool) or not 0 < float(budget) < inf:
+        raise ValueError(f"budget={budget!r}: a number of vision tokens above 0")
+
+
+def check_counting(count: str, per: str) -> None:
+    """ValueError unless `count` is one of COUNTS and `per` one of PERS."""
     if count not in COUNTS:
         raise ValueError(f"count={count!r}: vision tokens are counted {' or '.join(COUNTS)}")
+    if per not in PERS:
+        raise ValueError(f"per={per!r}: a budget is for each {' or for each '.join(PERS)}")
 
 
 class Stage(NamedTuple):
-    """After decoder layer `layer`, `keep` vision tokens go on (a float below 1: that share of the image's)."""
+    """After decoder layer `layer`, `keep` vision tokens go on (a float below 1: that share of the prompt's)."""
 
     layer: int
     keep: int | float
@@ -81,7 +94,7 @@ def entering_counts(schedule: Schedule, leaving_stage: Sequence[int], vision_tok
     return counts
 
 
-def mean_count(entering: Sequence[int], count: Count) -> float:
+def mean_count(entering: Sequence[float], count: Count) -> float:
     """Mean vision tokens per layer, from the tokens `entering` each layer (no stage after the last layer)."""
     leaving = [*entering[1:], entering[-1]]
     return sum(leaving if count == "leaving" else entering) / len(entering)

@@ -9,8 +9,8 @@ from adaptinfer_eval.method import Method
 class Vanilla(Method):
     """Every layer computes every vision token; what accuracy ratios are relative to. Takes no budget."""
 
-    def entering(self, num_layers: int, vision_tokens: int) -> list[int]:
+    def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
         return [vision_tokens] * num_layers
 
-    def describe(self, num_layers: int, vision_tokens: int) -> str:
+    def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
         return "none"

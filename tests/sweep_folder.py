@@ -35,12 +35,13 @@ def record(method: str, budget: int | None, task: str, score: float | None, **ch
     options = "".join(f".{key}={value}" for key, value in changes.get("options", {}).items())
     name = f"llava-{method}{options}-{budget}-s{changes.get('seed', 0)}-r{changes.get('repeat', 0)}-{task}"
     return {
-        "schema_version": 2,
+        "schema_version": 3,
         "id": name,
         "method": method,
         "options": {},
         "budget": budget,
         "count": None if budget is None else "leaving",
+        "per": None if budget is None else "image",
         "schedule": "none" if method == "vanilla" else "1:290,10:72,20:18",
         "task": task,
         "seed": 0,

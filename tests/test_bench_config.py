@@ -6,6 +6,7 @@ import pytest
 
 from adaptinfer_eval.bench.config import bench_config
 from adaptinfer_eval.bench.shapes import SHAPES, build
+from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepError
 
 
@@ -18,6 +19,15 @@ def test_command_line() -> None:
     assert bench_config("org/model", None, ["output=here"]).folder == "here"
     options = bench_config(None, "tiny", ["methods=[vanilla, {name: sparsevlm, variant: plus}]"]).methods[1].options
     assert options == {"variant": "plus"}
+
+
+def test_an_entrys_own_options_come_before_the_keys() -> None:
+    methods = "methods=[vanilla, {name: fastv, count: entering}, {name: tome, budget: 32}]"
+    found = [(s.label, s.budget, s.count) for s in settings(bench_config(None, "tiny", [methods]))]
+    entering = ("fastv.count=entering-64", 64, "entering")
+    assert found == [("vanilla", None, None), ("tome.budget=32", 32, "leaving"), entering]
+    with pytest.raises(SweepError, match="count='xx'"):
+        settings(bench_config(None, "tiny", ["methods=[vanilla, {name: fastv, count: xx}]"]))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ EXPECTED = {
             *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground other_question", "128 64 48 32"),
         },
         MINI,
-        refused=frozenset({"sparsevlm-32"}),  # and ToMe, which only the model itself tells
+        refused=frozenset({"sparsevlm-32", "tome-32"}),
     ),
 }
 

@@ -162,7 +162,7 @@ def test_unreachable_budgets_name_a_schedule_that_can(name: str, options: dict[s
         ("fastv", {"budget": 64, "layers": "1"}, "give k="),
         ("sparsevlm", {"budget": 64, "variant": "v2"}, "v1 and plus"),
         ("sparsevlm", {"budget": 64, "priority_heads": 0}, "at least one head"),
-        ("tome", {"budget": 0}, "at least 1"),
+        ("tome", {"budget": 0}, "above 0"),
         ("downsample", {"budget": 2.5}, "whole number"),
     ],
 )

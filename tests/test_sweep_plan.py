@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lmms_tiny import save_tiny_llava
-from transformers import Qwen2Config
+from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.sweep.cells import Cell, Setting, model_shape, plan, settings
+from adaptinfer_eval.schedule import PERS
+from adaptinfer_eval.sweep.cells import Cell, Setting, model_shape, plan, prompts_planned_for, settings
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
+from adaptinfer_eval.vision import image_tokens
 
 LLAVA_7B = "{num_layers: 32, hidden_size: 4096, intermediate_size: 11008, vision_tokens: 576}"
 
@@ -92,6 +95,7 @@ def test_the_shape_is_the_checkpoints_own_where_it_is_here(tmp_path: Path) -> No
         "hidden_size": 64,
         "intermediate_size": 96,
         "vision_tokens": 36,
+        "merging_layers": 2,
     }
 
 
@@ -107,6 +111,162 @@ def test_what_only_transformers_knows_is_asked_of_it(tmp_path: Path) -> None:
     text = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava", "text_config": text}))
     assert model_shape(config(f"pretrained={tmp_path}")).num_layers == Qwen2Config().num_hidden_layers
+
+
+# What an entry says itself, and what it must not -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("entry", "in_force", "label"),
+    [
+        ("fastv", (64, "leaving", "image", None), "fastv-64"),
+        ("{name: fastv, count: entering}", (64, "entering", "image", None), "fastv.count=entering-64"),
+        ("{name: tome, per: prompt}", (64, "leaving", "prompt", None), "tome.per=prompt-64"),
+        ("{name: fastv, budget: 80}", (80, "leaving", "image", None), "fastv.budget=80"),
+        ("{name: random, seed: 3}", (64, "leaving", "image", 3), "random.seed=3-64"),
+        ("{name: random, budget: 80, seed: 3}", (80, "leaving", "image", 3), "random.budget=80.seed=3"),
+        ("{name: fastv, schedule: '1:47'}", (None, None, None, None), "fastv.schedule=1:47"),
+        ("vanilla", (None, None, None, None), "vanilla"),
+    ],
+)
+def test_an_entrys_own_options_come_before_the_sweeps_keys(entry: str, in_force: tuple[Any, ...], label: str) -> None:
+    (setting,) = settings(config(f"methods=[{entry}]", "budgets=64", "seeds=7"))
+    seed = 7 if setting.entry.name == "random" and in_force[3] is None else in_force[3]
+    assert (setting.budget, setting.count, setting.per, setting.seed) == (*in_force[:3], seed)
+    assert setting.label == label
+    method = setting.build()
+    for option, value in zip(("budget", "count", "per", "seed"), in_force, strict=True):
+        assert value is None or getattr(method, option) == value
+
+
+def test_the_sweeps_keys_hold_for_an_entry_with_a_budget_of_its_own() -> None:
+    (setting,) = settings(config("methods=[{name: fastv, budget: 64}]", "count=entering", "per=prompt"))
+    assert (setting.count, setting.per) == ("entering", "prompt")
+    assert setting.build() == ae.get_method("fastv")(budget=64, count="entering", per="prompt")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("[{name: fastv, count: xx}]", "count='xx'"),
+        ("[{name: tome, count: xx}]", "count='xx'"),
+        ("[{name: tome, per: sample}]", "per='sample'"),
+        ("[{name: fastv, budget: many}]", "budget='many'"),
+        ("[{name: fastv, budget: true}]", "budget=True: true and false are no values"),
+        ("[{name: fastv, budget: -1}]", "budget=-1"),
+        ("[{name: random, seed: x}]", "seed='x'"),
+        ("[{name: random, seeds: 3}]", "no option 'seeds': did you mean 'seed'"),
+        ("[{name: fastv, schedule: '1:47', count: leaving}]", "count goes with a budget"),
+        ("[{name: fastv, schedule: '1:47', per: image}]", "per goes with a budget"),
+        ("[{name: fastv, schedule: '1:47', budget: 64}]", "not both"),
+        ("[{name: vanilla, budget: 64}]", "no option 'budget'"),
+    ],
+)
+def test_an_entrys_own_options_are_checked(entries: str, message: str) -> None:
+    with pytest.raises(SweepError, match=message):
+        settings(config(f"methods={entries}"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["methods=[fastv, {name: fastv, count: leaving}]"], "fastv-128 and fastv.count=leaving-128 are the same"),
+        (["methods=[fastv, {name: fastv, k: 2}]"], "fastv-128 and fastv.k=2-128 are the same"),
+        (["methods=[tome, {name: tome, budget: 64.0}]"], "tome.budget=64.0 and tome-64 are the same"),
+        (["methods=[random, {name: random, seed: 1}]", "seeds=0,1"], "random-128-s1 and random.seed=1-128 are"),
+        (["methods=[{name: fastv, schedule: '1:47'}, {name: fastv, schedule: ' 1:47'}]"], "the same method in two"),
+        (["methods=[{name: pdrop, schedule: original}, {name: pdrop, schedule: '7:.5,15:.25,23:.125'}]"], "the same"),
+        (["methods=[{name: adaptinfer, layers: '1,9'}, {name: adaptinfer, layers: 1/9}]"], "the same method in two"),
+        (["methods=fastv", "budgets=64,64.0"], "budgets names an entry twice"),
+        (["methods=fastv", "budgets=64,64.0000001"], "budgets: 64.0 and 64.0000001 are both called fastv-64"),
+    ],
+)
+def test_one_measurement_in_two_spellings_is_refused(changes: list[str], message: str) -> None:
+    with pytest.raises(SweepError, match=message):
+        settings(config(*changes))
+
+
+def test_methods_that_differ_in_something_are_no_spellings_of_one() -> None:
+    entries = "[fastv, {name: fastv, count: entering}, {name: fastv, per: prompt}, {name: fastv, k: 3}]"
+    assert len(settings(config(f"methods={entries}", "budgets=64"))) == 4
+
+
+# What the model would refuse, before anything is loaded ------------------------------------------------------------
+
+
+def test_budgets_that_the_checkpoints_tower_cannot_reach_are_told() -> None:
+    reachable, out_of_reach = plan(load_config("mini", ["methods=tome", "budgets=64,32"]))
+    assert reachable.audit is not None
+    assert out_of_reach.audit is None
+    assert "choose a budget of at least" in out_of_reach.reason
+
+
+def test_no_tower_to_merge_in_and_no_grid_to_sample_are_told() -> None:
+    for methods, change, reason in (
+        ("tome", "merging_layers: 0", "this model has none"),
+        ("downsample", "vision_tokens: 500", "no square grid"),
+    ):
+        shape = f"shape={{num_layers: 32, hidden_size: 8, intermediate_size: 8, vision_tokens: 576, {change}}}"
+        (planned,) = plan(load_config("mini", ["pretrained=not/here", shape, f"methods={methods}", "budgets=64"]))
+        assert reason in planned.reason
+
+
+@pytest.mark.parametrize(
+    ("entry", "fits"),
+    [
+        ("{name: fastv, schedule: '1:577'}", False),
+        ("{name: fastv, schedule: '1:576'}", True),
+        ("{name: adaptinfer, schedule: '1:133,10:200'}", False),
+        ("{name: sparsevlm, schedule: '2:66,6:80'}", True),  # 82 are left after layer 2: merged ones are among them
+        ("{name: sparsevlm, schedule: '2:66,6:83'}", False),
+        ("{name: pdrop, schedule: '7:288,15:300'}", False),
+        ("{name: fastv, schedule: '1:0.2,9:0.5'}", False),
+        ("{name: fastv, schedule: '1:0.5,9:0.2'}", True),
+        ("{name: adaptinfer, schedule: '1:0,9:0.01'}", False),
+        ("{name: adaptinfer, schedule: '1:0,9:0'}", True),
+    ],
+)
+def test_a_stage_keeps_no_more_than_there_are(entry: str, fits: bool) -> None:
+    (planned,) = plan(config(f"methods=[{entry}]"))
+    assert (planned.audit is not None) is fits
+    assert fits or ("are left there" in planned.reason and "images=" in planned.reason)
+
+
+def test_more_images_have_more_tokens() -> None:
+    entry = "{name: fastv, schedule: '1:700'}"
+    assert plan(config(f"methods=[{entry}]"))[0].audit is None
+    (planned,) = plan(config(f"methods=[{entry}]", "images=2"))
+    assert planned.audit is not None
+    assert (planned.audit.schedule, planned.audit.images) == ("1:700", 2)
+
+
+def test_plan_says_what_a_budget_is_for_several_images() -> None:
+    per_image, per_prompt = (plan(config("methods=fastv", "budgets=64", "images=2", f"per={per}")) for per in PERS)
+    assert [planned.audit.schedule for planned in (*per_image, *per_prompt) if planned.audit] == ["1:94", "1:29"]
+    assert "prompts of 2 images of 576 vision tokens each" in prompts_planned_for(config("images=2"))
+    assert "per prompt: its images share it" in prompts_planned_for(config("per=prompt"))
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "tokens"),
+    [
+        ("llava", {"image_seq_length": 1}, 576),
+        ("llava", {"vision_feature_select_strategy": "full"}, 577),
+        ("llava", {"vision_config": SiglipVisionConfig(image_size=384, patch_size=14)}, 27 * 27 - 1),
+        (
+            "llava",
+            {
+                "vision_config": SiglipVisionConfig(image_size=384, patch_size=14),
+                "vision_feature_select_strategy": "full",
+            },
+            27 * 27,
+        ),
+        ("internvl", {"image_seq_length": 1}, 256),
+        ("internvl", {"downsample_ratio": 0.25}, 64),
+    ],
+)
+def test_vision_tokens_are_what_the_tower_makes(family: str, changes: dict[str, Any], tokens: int) -> None:
+    assert image_tokens(AutoConfig.for_model(family, **changes)) == tokens
 
 
 def test_an_absent_checkpoint_needs_a_shape() -> None:

@@ -16,7 +16,7 @@ from datasets import Dataset, Features, Image, Sequence, Value
 from lmms_tiny import save_tiny_llava
 
 from adaptinfer_eval.models.requests import Request
-from adaptinfer_eval.sweep.cells import Cell, Setting
+from adaptinfer_eval.sweep.cells import Cell, Setting, settings
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
 from adaptinfer_eval.sweep.identity import Sources, checkpoint_digest, code_digest, data_digest, digest, identity
 from adaptinfer_eval.sweep.records import (
@@ -30,7 +30,7 @@ from adaptinfer_eval.sweep.records import (
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 
 SOURCES = Sources("checkpoint", "engine", {"torch": "2.15"}, {"mini_mme": "data"}, {"fastv": "code"})
-CELL = Cell("llava", Setting(MethodEntry(name="fastv"), 64, "leaving"), "mini_mme")
+CELL = Cell("llava", Setting(MethodEntry(name="fastv"), 64, "leaving", "image"), "mini_mme")
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -60,15 +60,26 @@ def test_other_cells_of_another_sweep_are_not_mixed_with_this_one(tmp_path: Path
     other = Cell("llava", Setting(MethodEntry(name="vanilla")), "mini_gqa")
     write_record(tmp_path, other, {"status": "done", **asked(dtype="float16"), "id": other.id})
     with pytest.raises(SweepError, match="dtype was 'float16', is 'float32'"):
-        check_folder(tmp_path, asked(), "leaving")
-    check_folder(tmp_path, asked(dtype="float16"), "leaving")
+        check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
+    check_folder(tmp_path, asked(dtype="float16"), {"count": "leaving", "per": "image"})
 
 
 def test_budgets_counted_otherwise_are_not_mixed_in_a_folder(tmp_path: Path) -> None:
     write_record(tmp_path, CELL, {"status": "done", **asked()})
-    check_folder(tmp_path, asked(), "leaving")
+    check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
     with pytest.raises(SweepError, match="count was 'leaving', is 'entering'"):
-        check_folder(tmp_path, asked(), "entering")
+        check_folder(tmp_path, asked(), {"count": "entering", "per": "image"})
+    with pytest.raises(SweepError, match="per was 'image', is 'prompt'"):
+        check_folder(tmp_path, asked(), {"count": "leaving", "per": "prompt"})
+
+
+def test_a_method_may_say_itself_what_its_budget_counts(tmp_path: Path) -> None:
+    config = load_config("mini", ["methods=[{name: fastv, count: entering}]", "budgets=64"])
+    cell = Cell("llava", settings(config)[0], "mini_mme")
+    own = identity(config, cell, "1:30", SOURCES)
+    assert (own["budget"], own["count"], own["per"]) == (64, "entering", "image")
+    write_record(tmp_path, cell, {"status": "done", **own})
+    check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
 
 
 def test_failures_that_nobody_asks_for_any_more_are_forgotten(tmp_path: Path) -> None:
@@ -190,7 +201,7 @@ def test_what_is_no_record_is_named_and_stays(tmp_path: Path, content: bytes, me
     for read in (
         lambda: read_records(tmp_path),
         lambda: is_finished(tmp_path, CELL, asked()),
-        lambda: check_folder(tmp_path, asked(), "leaving"),
+        lambda: check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"}),
         lambda: forget_failures(tmp_path, []),
     ):
         with pytest.raises(SweepError, match=rf"{path.name} {message}.*: move it out of that folder"):

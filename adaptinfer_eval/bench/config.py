@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
-from adaptinfer_eval.schedule import Count
+from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError, nearest, read_yaml, shipped
 
 LISTS = ("methods", "budgets", "batch_sizes", "attention", "text_tokens")
@@ -62,6 +62,19 @@ class BenchConfig(BaseModel):
             if len(set(items)) < len(items):
                 raise ValueError(f"{key} names an entry twice: {', '.join(map(str, items))}")
         return self
+
+    @property
+    def per(self) -> Per:
+        """All the same: every prompt has one image."""
+        return "image"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return (0,)
+
+    @property
+    def repeats(self) -> int:
+        return 1
 
     @property
     def subject(self) -> str:

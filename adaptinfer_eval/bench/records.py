@@ -6,7 +6,6 @@ import os
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,12 @@ import adaptinfer_eval as ae
 from adaptinfer_eval.bench.config import BenchConfig
 from adaptinfer_eval.bench.shapes import BEFORE
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
-from adaptinfer_eval.sweep.config import MethodEntry, SweepError
+from adaptinfer_eval.sweep.cells import Setting
+from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.files import file_name
 from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare, engine_digest
 from adaptinfer_eval.sweep.records import read_all, write_json
+from adaptinfer_eval.vision import image_tokens
 
 if TYPE_CHECKING:  # light: records are read without torch
     import torch
@@ -27,36 +28,6 @@ if TYPE_CHECKING:  # light: records are read without torch
 
 SCHEMA_VERSION = 1
 Record = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A method with its budget; None: vanilla, and methods with a schedule of their own."""
-
-    entry: MethodEntry
-    budget: float | None
-
-    @property
-    def is_vanilla(self) -> bool:
-        return self.entry.name == "vanilla"
-
-    @property
-    def label(self) -> str:
-        return self.entry.label if self.budget is None else f"{self.entry.label}-{self.budget:g}"
-
-    def build(self, config: BenchConfig) -> ae.Method:
-        """ValueError where the method refuses its options."""
-        given = {} if self.budget is None else {"budget": self.budget, "count": config.count}
-        method: ae.Method = ae.get_method(self.entry.name)(**given, **self.entry.options)
-        return method
-
-
-def settings(config: BenchConfig) -> list[Setting]:
-    found = []
-    for entry in config.methods:
-        alone = entry.name == "vanilla" or "schedule" in entry.options
-        found += [Setting(entry, budget) for budget in ((None,) if alone else config.budgets)]
-    return found
 
 
 def conditions(config: BenchConfig, device: torch.device) -> Record:
@@ -83,7 +54,7 @@ def conditions(config: BenchConfig, device: torch.device) -> Record:
 
 def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str, Any]) -> Record:
     """What is known before anything runs: the setting, and its cost on paper."""
-    shape, vision_tokens = model.config.get_text_config(), model.config.image_seq_length
+    shape, vision_tokens = model.config.get_text_config(), image_tokens(model.config)
     known: Record = {
         "id": file_name(f"{setting.label}-b{asked['batch_size']}-{asked['attention']}-t{asked['text_tokens']}"),
         "status": "done",
@@ -91,7 +62,7 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
         "method": setting.entry.name,
         "options": setting.entry.options,
         "budget": setting.budget,
-        "count": None if setting.budget is None else config.count,
+        "count": setting.count,
         "code": code_digest(setting.entry.name),
         "vision_tokens": vision_tokens,
         **asked,
@@ -99,7 +70,7 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
         "runs": config.runs,
     }
     try:
-        method = setting.build(config)
+        method = setting.build()
         cost = ae.audit(
             method,
             num_layers=shape.num_hidden_layers,

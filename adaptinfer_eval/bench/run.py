@@ -20,11 +20,11 @@ from adaptinfer_eval.bench.records import (
     check_folder,
     conditions,
     facts,
-    settings,
     summary,
     write_bench,
 )
 from adaptinfer_eval.bench.shapes import build, load, prompts, ready
+from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepError, nearest
 
 Show = Callable[[str], None]
@@ -33,8 +33,10 @@ Show = Callable[[str], None]
 def run_bench(config: BenchConfig, show: Show) -> list[Record]:
     """Measure everything that `config` asks for and write the records; `show` is told what is going on.
 
-    SweepError where the folder holds other measurements, or the model does not fit into memory.
+    SweepError where a method or option is wrong, the folder holds other measurements, or the model does not fit into
+    memory.
     """
+    settings(config)  # a method that does not exist is told before anything is loaded
     device = torch.device(config.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     folder, same = Path(config.folder), conditions(config, device)
     check_folder(folder, same)
@@ -74,7 +76,7 @@ def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show
     for label, record in every.items():
         if record["status"] == "done":
             setting = asked_for[label]
-            method = None if setting.is_vanilla else setting.build(config)
+            method = None if setting.entry.name == "vanilla" else setting.build()
             subject = Subject(model, method, inputs, config.new_tokens)
             problem = unusable or _warm_up(subject, config.warmup)
             if problem is None:
@@ -87,7 +89,7 @@ def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show
     for _ in range(config.runs):
         for label, subject in subjects.items():
             rounds[label].append(sample(subject))
-    vanilla = next((rounds[label] for label in subjects if asked_for[label].is_vanilla), None)
+    vanilla = next((rounds[label] for label in subjects if asked_for[label].entry.name == "vanilla"), None)
     for label, record in every.items():
         if label in subjects:
             subject = subjects[label]

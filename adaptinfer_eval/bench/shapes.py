@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from adaptinfer_eval.vision import image_tokens
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -107,7 +109,7 @@ def prompts(model: Any, batch_size: int, text_tokens: int) -> dict[str, Tensor]:
     """Inputs of the model: `batch_size` prompts of equal length, each with one image between random text."""
     import torch
 
-    image_token, tokens = model.config.image_token_id, model.config.image_seq_length
+    image_token, tokens = model.config.image_token_id, image_tokens(model.config)
     side = model.config.vision_config.image_size
     side = side if isinstance(side, int) else side[0]
     generator = torch.Generator().manual_seed(0)

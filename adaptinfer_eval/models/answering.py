@@ -6,7 +6,6 @@ Knows transformers and the engine; knows nothing of lmms-eval.
 from __future__ import annotations
 
 import copy
-import functools
 import inspect
 import time
 from abc import ABC, abstractmethod
@@ -80,7 +79,6 @@ class Answering(ABC):
             processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(self._end_tokens()[0])
         # Its own: a fast tokenizer cannot encode in one thread and decode in another.
         self.tokenizer = copy.deepcopy(processor.tokenizer)
-        self._describe = functools.cache(_describe)
         self.shares_prefixes = True  # questions of a batch about the same image: faster, with the same answers
 
     @property
@@ -272,6 +270,7 @@ class Answering(ABC):
             )
         beams = options["num_beams"]
         trace.entering = trace.entering[::beams]
+        trace.images, trace.schedules = trace.images[::beams], trace.schedules[::beams]
         trace.kept = {layer: kept[::beams] for layer, kept in trace.kept.items()}
         return output, trace
 
@@ -280,12 +279,11 @@ class Answering(ABC):
         vision = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
         real = batch.inputs["attention_mask"].sum(1).tolist()
         costs = []
-        for row, images, tokens in zip(trace.entering.tolist(), vision, real, strict=True):
-            text = tokens - images
-            macs = prefill_macs([n + text for n in row], shape.hidden_size, shape.intermediate_size)
-            per_image = int(self.model.config.image_seq_length) if images else 0  # of an image, or of a tile of it
-            schedule = self._describe(self.method, shape.num_hidden_layers, per_image)
-            costs.append(Cost(schedule, tuple(row), images, text, 2 * macs, seconds))
+        rows = zip(trace.entering.tolist(), trace.schedules, trace.images, vision, real, strict=True)
+        for entering, schedule, images, of_images, tokens in rows:
+            text = tokens - of_images
+            macs = prefill_macs([n + text for n in entering], shape.hidden_size, shape.intermediate_size)
+            costs.append(Cost(schedule, tuple(entering), images, of_images, text, 2 * macs, seconds))
         return costs
 
     def _count(self, batch: Batch, costs: Sequence[Cost]) -> None:
@@ -323,7 +321,3 @@ class Answering(ABC):
 
     def _pad_token(self) -> int:
         return int(self.tokenizer.pad_token_id)
-
-
-def _describe(method: Method, layers: int, image_tokens: int) -> str:
-    return method.describe(layers, image_tokens) if image_tokens else "no image"

@@ -21,7 +21,7 @@ class InternVL(PrunedModel):
     `max_patches`: tiles of 448 × 448 pixels (256 vision tokens) that an image is cut into, at most. 1, the default,
     shows the whole image in one tile, so that every image has the same number of vision tokens. InternVL itself goes
     up to 12. Two tiles or more come with one more that shows the whole image, and a method treats all tiles like as
-    many images.
+    many images: a budget per image is one per tile.
     """
 
     def __init__(

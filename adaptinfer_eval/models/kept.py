@@ -41,7 +41,8 @@ def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict
         for row, count in zip(rows, images, strict=True):
             if count:
                 own = merged[first : first + count]
-                own = own + torch.arange(count)[:, None] * (int(own.max()) + 1)
+                made = own.amax(1, keepdim=True) + 1  # merged tokens of each image
+                own = own + made.cumsum(0) - made
                 row["assign"] = base64.b64encode(zlib.compress(own.numpy().astype("<u2").tobytes())).decode()
             first += count
     return rows

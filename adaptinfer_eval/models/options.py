@@ -47,6 +47,8 @@ def make_method(method: type[Method], options: Mapping[str, Any], other_known: C
     values = {}
     for name, given in options.items():
         value, wanted = plain(given), _type(method, name)
+        if isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):
+            raise ValueError(f"model argument {name}={given!r}: true and false are no values for it")
         if value is not None and str in (wanted, *get_args(wanted)):
             value = str(value).replace("/", ",")
         try:

@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from adaptinfer_eval.schedule import mean_count
+
 
 @dataclass(frozen=True)
 class Cost:
     """One request.
 
-    `entering[i]`: vision tokens that entered layer i, as traced (padding left out). `vision_tokens`, `text_tokens`: of
-    its prompt, before pruning. `flops`: 2 × Eq. 5 of AdaptInfer over the traced tokens. `seconds`: its share of its
-    batch's time in `generate`. `schedule`: what the method does to it.
+    `schedule`: what was done to it. `entering[i]`: vision tokens that entered layer i, as traced (padding left out).
+    `images`, `vision_tokens`, `text_tokens`: of its prompt, before pruning (an image that is cut in tiles counts as
+    so many). `flops`: 2 × Eq. 5 of AdaptInfer over the traced tokens. `seconds`: its share of its batch's time in
+    `generate`.
     """
 
     schedule: str
     entering: tuple[int, ...]
+    images: int
     vision_tokens: int
     text_tokens: int
     flops: float
@@ -33,6 +37,7 @@ class Tally:
     requests: int = 0
     entering: Counter[int] = field(default_factory=Counter)
     flops: float = 0.0
+    images: int = 0
     vision_tokens: int = 0
     text_tokens: int = 0
     schedules: Counter[str] = field(default_factory=Counter)
@@ -43,6 +48,7 @@ class Tally:
         self.requests += 1
         self.entering.update(dict(enumerate(cost.entering)))
         self.flops += cost.flops
+        self.images += cost.images
         self.vision_tokens += cost.vision_tokens
         self.text_tokens += cost.text_tokens
         self.schedules[cost.schedule] += 1
@@ -59,16 +65,20 @@ class Tally:
     def audit(self) -> dict[str, Any]:
         """Means over requests (vision tokens `entering` and `leaving` a layer: also over layers), and their number.
 
+        `entering_per_image`, `leaving_per_image`: means over images instead; left out where no request has any.
         `{"requests": 0}` when there were none.
         """
         if not self.requests:
             return {"requests": 0}
         layers = self.by_layer()
+        tokens = {"entering": mean_count(layers, "entering"), "leaving": mean_count(layers, "leaving")}
+        images = self.images / self.requests
         return {
             "schedule": " | ".join(schedule for schedule, _ in self.schedules.most_common()),
-            "entering": sum(layers) / len(layers),
-            "leaving": sum([*layers[1:], layers[-1]]) / len(layers),
+            **tokens,
+            **({f"{count}_per_image": mean / images for count, mean in tokens.items()} if images else {}),
             "flops": self.flops / self.requests,
+            "images": images,
             "vision_tokens": self.vision_tokens / self.requests,
             "text_tokens": self.text_tokens / self.requests,
             "generated_tokens": self.generated_tokens / self.requests,

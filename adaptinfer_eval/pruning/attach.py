@@ -20,9 +20,10 @@ from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.prefix import SharedPrefix
+from adaptinfer_eval.pruning.prompt import read_prompt
 from adaptinfer_eval.pruning.proof import Doubts
 from adaptinfer_eval.pruning.releases import say_if_untested
-from adaptinfer_eval.pruning.tower import TowerPruner, restore_length
+from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.trace import Trace
 
 
@@ -50,31 +51,31 @@ def pruned(
     say_if_untested()
     trace, doubts = Trace(), Doubts(method.name)
     with ExitStack() as stack:
+        tower = None
         if works_in_tower(method):
-            _attach_tower(stack, anatomy, method, trace, doubts)
+            tower = _attach_tower(stack, anatomy, method, trace, doubts)
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, trace, doubts)
+            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, trace, doubts, tower)
         yield trace
         doubts.settle()
 
 
-def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace, doubts: Doubts) -> None:
+def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace, doubts: Doubts) -> TowerPruner:
     tower = anatomy.tower
-    if tower is None:
-        raise ValueError(
-            f"{method.name} works inside a CLIP vision tower whose patches are read without CLS, "
-            "and this model has none: use a method that prunes in the language model"
-        )
-    schedule = method.tower_schedule(len(tower.layers), tower.image_tokens)
-    pruner = TowerPruner(tower, method, schedule, trace, doubts)
+    method.check_tower(0 if tower is None else len(tower.layers), 0 if tower is None else tower.image_tokens)
+    assert tower is not None
+    if method.per == "prompt" and anatomy.text is None:
+        raise ValueError(f"per=prompt: a vision tower by itself knows no prompts: give {method.name} per=image")
+    pruner = TowerPruner(tower, method, trace, doubts)
     config: Any = tower.model.config
     stack.enter_context(intercepted(config._attn_implementation, pruner.observe))
     for handle in pruner.hook():
         stack.callback(handle.remove)
     if anatomy.projector is not None:
-        stack.callback(anatomy.projector.register_forward_hook(restore_length(tower.image_tokens)).remove)
+        stack.callback(anatomy.projector.register_forward_hook(pruner.restore_length).remove)
+    return pruner
 
 
 def _attach_decoder(
@@ -86,6 +87,7 @@ def _attach_decoder(
     prefix: SharedPrefix | None,
     trace: Trace,
     doubts: Doubts,
+    tower: TowerPruner | None,
 ) -> None:
     text: Any = anatomy.text
     if any(isinstance(getattr(hook, "__self__", None), DecoderWatch) for hook in text._forward_pre_hooks.values()):
@@ -94,19 +96,10 @@ def _attach_decoder(
     method.entering(len(text.layers), image_tokens)  # a budget or schedule that does not fit is refused here
     layers = images = None
     if isinstance(method, LayerMethod):
-        # The images of a prompt share one budget; a bare decoder's prompt is one image of its own size.
-        fixed = anatomy.multimodal is not None
-        layers = LayerPruner(
-            text,
-            method,
-            lambda tokens: method.plan(len(text.layers), image_tokens if fixed else tokens),
-            image_tokens,
-            trace,
-            doubts,
-        )
+        layers = LayerPruner(text, method, image_tokens, trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
-    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix)
+    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower)
     stack.enter_context(intercepted(text.config._attn_implementation, watch.observe))
     for handle in watch.hook(model):
         stack.callback(handle.remove)
@@ -115,7 +108,9 @@ def _attach_decoder(
 
         @functools.wraps(generate)
         def checked(*args: Any, **kwargs: Any) -> Any:
-            check_generate(model, {**dict(zip(("inputs", "generation_config"), args, strict=False)), **kwargs})
+            named = {**dict(zip(("inputs", "generation_config"), args, strict=False)), **kwargs}
+            check_generate(model, named)
+            watch.expect_images(named)
             output = generate(*args, **kwargs)
             doubts.settle()
             return output
@@ -125,12 +120,10 @@ def _attach_decoder(
 
 
 def _image_tokens(anatomy: Anatomy, vision_mask: Tensor | None) -> int:
-    """Vision tokens of an image; for a bare decoder those of the fullest prompt."""
-    if anatomy.tower is not None:
-        return anatomy.tower.image_tokens
+    """Vision tokens of an image; for a bare decoder those of the fullest prompt's."""
     if anatomy.multimodal is not None:
-        config: Any = anatomy.multimodal.config
-        return int(config.image_seq_length)
+        return anatomy.image_tokens
     if vision_mask is None:
         raise ValueError("a decoder fed inputs_embeds does not say where its vision tokens are: pass vision_mask=")
-    return int(vision_mask.sum(1).max())
+    prompt = read_prompt(vision_mask.bool(), None)
+    return max(tokens // max(images, 1) for tokens, images in zip(prompt.vision, prompt.images, strict=True))

@@ -98,8 +98,12 @@ def per_sample(counts: Sequence[float], device: torch.device) -> Tensor:
     """Numbers, one per sample, as (B, 1), without waiting for the device."""
     if len(set(counts)) == 1:
         return torch.full((len(counts), 1), counts[0], device=device)
-    on_host = torch.tensor(counts, pin_memory=device.type == "cuda")
-    return on_host.to(device, non_blocking=True)[:, None]
+    return from_host(torch.tensor(counts), device)[:, None]
+
+
+def from_host(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor that was made on the CPU, on `device`, without waiting for it."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def draw_lots(seed: int, tokens: int, device: torch.device) -> Tensor:

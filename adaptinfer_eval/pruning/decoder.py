@@ -21,6 +21,7 @@ from adaptinfer_eval.pruning.prompt import Prompt, read_prompt
 from adaptinfer_eval.pruning.proof import Lengths, Proof, broken
 from adaptinfer_eval.pruning.releases import CACHE, cache_of
 from adaptinfer_eval.pruning.steps import lengths_of
+from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
@@ -48,9 +49,10 @@ class DecoderWatch:
         layers: LayerPruner | None,
         images: ImagePruner | None,
         prefix: SharedPrefix | None,
+        tower: TowerPruner | None,
     ) -> None:
         self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
-        self.layers, self.images = layers, images
+        self.layers, self.images, self.tower = layers, images, tower
         self.proof = Proof(anatomy.layers)
         self.input_ids: Tensor | None = None
         self.prefilling = False
@@ -85,7 +87,22 @@ class DecoderWatch:
             raise broken("the decoder was not seen to run")
 
     def _before_multimodal(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
-        self.input_ids = args[0] if args else kwargs.get("input_ids")
+        named = {**dict(zip(("input_ids", "pixel_values"), args, strict=False)), **kwargs}
+        self.input_ids = named.get("input_ids")
+        self.expect_images(named)
+
+    def expect_images(self, named: Kwargs) -> None:
+        """Tell the tower which images are of one prompt; `named`: arguments of `generate`, or of a multimodal forward.
+
+        `generate` encodes images before it runs the model. One look at the prompts, for a budget per prompt alone.
+        """
+        if self.tower is None or self.tower.method.per == "image" or named.get("pixel_values") is None:
+            return
+        ids = named.get("inputs") if named.get("input_ids") is None else named["input_ids"]
+        if ids is None:
+            return  # the tower will say so
+        counts = (ids == self.anatomy.image_token).sum(1) // self.anatomy.image_tokens
+        self.tower.expect(counts.tolist())
 
     def _before_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
         kwargs = {**dict(zip(_TEXT_ARGUMENTS, args, strict=False)), **kwargs}
@@ -117,8 +134,11 @@ class DecoderWatch:
         return (), kwargs
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
-        prompt = read_prompt(self._vision_mask(tokens), mask)
+        image_tokens = 0 if self.input_ids is None else self.anatomy.image_tokens
+        prompt = read_prompt(self._vision_mask(tokens), mask, image_tokens)
         self.trace.kept.clear()
+        self.trace.images = prompt.images
+        self.trace.schedules = ["none" if images else "no image" for images in prompt.images]
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))
         shared = None
         if self.prefix is not None and self._can_share(kwargs):

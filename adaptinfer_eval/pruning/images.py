@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adaptinfer_eval.image_method import ImageMethod
-from adaptinfer_eval.pruning.attention import gather_tokens
+from adaptinfer_eval.pruning.attention import from_host, gather_tokens
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
@@ -26,25 +27,25 @@ class ImagePruner:
     """
 
     def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace, drops_fillers: bool) -> None:
-        self.selected = torch.zeros(image_tokens, dtype=torch.bool)
-        self.selected[list(method.select(image_tokens))] = True
-        self.count = int(self.selected.sum())
-        self.image_tokens, self.trace, self.drops_fillers = image_tokens, trace, drops_fillers
+        self.method, self.image_tokens, self.trace, self.drops_fillers = method, image_tokens, trace, drops_fillers
+        self._selected = functools.cache(self._select)
+        self._selected(method.budget)
 
     def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Segment | None]:
         """The decoder's arguments with only the selected vision tokens, and what they are."""
         if not any(prompt.vision):
             return kwargs, None
-        if any(count % self.image_tokens for count in prompt.vision):
+        if any(v != n * self.image_tokens for v, n in zip(prompt.vision, prompt.images, strict=True)):
             raise ValueError(
                 f"prompts have {sorted(set(prompt.vision))} vision tokens, not multiples of the {self.image_tokens} of "
                 "an image: methods that prune before the language model need whole images"
             )
         before = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-        slots = torch.arange(before.vision_mask.shape[1], device=before.ids.device) % self.image_tokens
-        self.selected = self.selected.to(slots.device)  # copied once
-        chosen = self.selected[slots] & before.vision_mask
-        keep = [count // self.image_tokens * self.count for count in prompt.vision]
+        budgets = [self.method.image_budgets(images) for images in prompt.images]
+        keep = [sum(row) for row in budgets]
+        most = max(prompt.images)
+        rows = [torch.cat([self._selected(budget) for budget in row + [0] * (most - len(row))]) for row in budgets]
+        chosen = from_host(torch.stack(rows), before.ids.device)
         if self.drops_fillers and self._holds_features(kwargs["inputs_embeds"], before, chosen):
             raise ValueError(
                 "the images were not encoded inside the block, but the method shortens them in the vision tower: "
@@ -58,7 +59,17 @@ class ImagePruner:
             kwargs = {**kwargs, "input_ids": ids[..., 0]}
         self.trace.kept[-1] = after.kept()
         self.trace.entering[:] = torch.tensor(keep)[:, None]
+        self.trace.schedules = [f"before:{count}" if count else "no image" for count in keep]
         return {**kwargs, **_mask_and_positions(after, step=None)}, after
+
+    def _select(self, budget: int) -> Tensor:
+        """Which tokens of an image go on, (image_tokens,) bool, where it keeps so many."""
+        selected = torch.zeros(self.image_tokens, dtype=torch.bool)
+        if budget:
+            selected[list(self.method.for_image(budget).select(self.image_tokens))] = True
+        if int(selected.sum()) != budget:
+            raise ValueError(f"{self.method.name}.select chooses {int(selected.sum())} tokens, not {budget}")
+        return selected
 
     @staticmethod
     def _holds_features(embeds: Tensor, segment: Segment, chosen: Tensor) -> bool:

@@ -24,7 +24,7 @@ from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
-from adaptinfer_eval.pruning.steps import Step, steps_of
+from adaptinfer_eval.pruning.steps import Step, say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
 from adaptinfer_eval.schedule import Schedule
 
@@ -61,21 +61,14 @@ class Run:
 class LayerPruner:
     """Applies one `LayerMethod` to the decoder `text`; `before_layer` is its pre-hook.
 
-    `plan` gives the schedule for a prompt with that many vision tokens; its layers are the same for all.
+    `image_tokens`: of an image as the model makes it. Prompts of other sizes have the same stages, after other keeps.
     """
 
-    def __init__(
-        self,
-        text: Any,
-        method: LayerMethod,
-        plan: Callable[[int], Schedule],
-        image_tokens: int,
-        trace: Trace,
-        doubts: Doubts,
-    ) -> None:
-        self.text, self.method, self.plan, self.trace, self.doubts = text, method, plan, trace, doubts
+    def __init__(self, text: Any, method: LayerMethod, image_tokens: int, trace: Trace, doubts: Doubts) -> None:
+        self.text, self.method, self.trace, self.doubts = text, method, trace, doubts
         self.layers: list[nn.Module] = list(text.layers)
-        self.stages = {stage.layer for stage in plan(image_tokens)}
+        self.plan = functools.cache(functools.partial(method.resolved, len(self.layers)))
+        self.stages = {stage.layer for stage in self.plan(image_tokens, 1)}
         ahead = 1 if method.looks_ahead else 0
         self.observed = {attention_of(self.layers[layer + ahead]) for layer in self.stages}
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
@@ -102,7 +95,13 @@ class LayerPruner:
                     "image: put the question after the image, or use fastv or pdrop"
                 )
             segment = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-            steps = steps_of(self.method, self.plan, self.stages, prompt)
+            counts = zip(prompt.vision, prompt.images, strict=True)
+            schedules = [self.plan(tokens, images) if images else Schedule() for tokens, images in counts]
+            self.trace.schedules = [str(schedule) if schedule else "no image" for schedule in schedules]
+            for tokens in set(prompt.vision) - {0}:
+                if excess := self.method.excess(tokens):
+                    say_once(f"{excess}. Those that there are go on")
+            steps = steps_of(self.method, schedules, self.stages, prompt)
             self.run = Run(prompt, steps, [segment], shared=shared, next_id=[segment.length] * len(prompt.real))
         return self.run
 

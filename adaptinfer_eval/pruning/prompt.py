@@ -12,8 +12,8 @@ from torch import Tensor
 class Prompt:
     """`is_vision` (B, L); `valid` (B, L) is False on padding, None where there is none.
 
-    Per sample, on the host: `real` tokens, `vision` tokens, the column where the last image ends (`images_end`), and
-    the tokens of `text_after` it, both 0 without an image.
+    Per sample, on the host: `real` tokens, `vision` tokens, the number of `images` that they are of, the column where
+    the last one ends (`images_end`), and the tokens of `text_after` it, both 0 without an image.
     `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image.
     """
 
@@ -21,13 +21,17 @@ class Prompt:
     valid: Tensor | None
     real: list[int]
     vision: list[int]
+    images: list[int]
     images_end: list[int]
     text_after: list[int]
     text_mask: Tensor
 
 
-def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
-    """Count the tokens of a batch padded on the left, or between image and text; ValueError if it ends in padding."""
+def read_prompt(is_vision: Tensor, attention_mask: Tensor | None, image_tokens: int = 0) -> Prompt:
+    """Count the tokens of a batch padded on the left, or between image and text; ValueError if it ends in padding.
+
+    `image_tokens`: of each image. Where they are not known (0), vision tokens that stand side by side are an image.
+    """
     length = is_vision.shape[1]
     valid = None if attention_mask is None else attention_mask.to(is_vision.device, torch.bool)
     columns = torch.arange(length, device=is_vision.device)
@@ -37,9 +41,15 @@ def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
     text_after = torch.where(last < 0, 0, behind.sum(1))
     real = torch.full_like(last, length) if valid is None else valid.sum(1)
     unpadded = torch.ones_like(last) if valid is None else valid[:, -1].long()
-    counts = torch.stack([real, is_vision.sum(1), last + 1, text_after, unpadded]).tolist()
+    runs = is_vision[:, 0] + (is_vision[:, 1:] & ~is_vision[:, :-1]).sum(1)
+    counts = torch.stack([real, is_vision.sum(1), last + 1, text_after, unpadded, runs]).tolist()
     if not all(counts[4]):
         raise ValueError("the batch is padded on the right; pad on the left (tokenizer.padding_side = 'left')")
+    if image_tokens and any(count % image_tokens for count in counts[1]):
+        raise ValueError(
+            f"prompts have {sorted(set(counts[1]))} vision tokens, not multiples of the {image_tokens} of an image: "
+            "whole images are needed; processor and model may disagree, or one was cut off"
+        )
     longest = max(counts[3])
     text_mask = columns[:longest] >= longest - text_after[:, None]
     return Prompt(
@@ -47,6 +57,7 @@ def read_prompt(is_vision: Tensor, attention_mask: Tensor | None) -> Prompt:
         valid=valid if min(counts[0]) < length else None,
         real=counts[0],
         vision=counts[1],
+        images=[count // image_tokens for count in counts[1]] if image_tokens else counts[5],
         images_end=counts[2],
         text_after=counts[3],
         text_mask=text_mask,

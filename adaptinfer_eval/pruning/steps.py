@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+
+from loguru import logger
 
 from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Lengths
 from adaptinfer_eval.schedule import Schedule
+
+
+@lru_cache(maxsize=256)
+def say_once(warning: str) -> None:
+    """Not again for every batch."""
+    logger.warning(warning)
 
 
 @dataclass(frozen=True)
@@ -25,16 +34,13 @@ class Step:
 
 
 def steps_of(
-    method: LayerMethod, plan: Callable[[int], Schedule], layers: Iterable[int], prompt: Prompt
+    method: LayerMethod, schedules: Sequence[Schedule], layers: Iterable[int], prompt: Prompt
 ) -> dict[int, Step]:
-    """The step after each of `layers`; `plan` gives the schedule for a prompt with that many vision tokens."""
-    schedules = [{stage.layer: stage.keep for stage in plan(count)} if count else {} for count in prompt.vision]
+    """The step after each of `layers`; `schedules`: of each prompt, in whole tokens, empty where it has no image."""
+    keeps = [{stage.layer: int(stage.keep) for stage in schedule} for schedule in schedules]
     now, steps = prompt.vision, {}
     for layer in sorted(layers):
-        keep = [
-            method.keep_count(keeps[layer], total, current) if total else 0
-            for keeps, total, current in zip(schedules, prompt.vision, now, strict=True)
-        ]
+        keep = [of_prompt[layer] if of_prompt else 0 for of_prompt in keeps]
         made = [method.merged_count(current - kept) for current, kept in zip(now, keep, strict=True)]
         steps[layer] = Step(keep, made)
         now = steps[layer].vision

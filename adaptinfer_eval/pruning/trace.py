@@ -19,12 +19,16 @@ class Trace:
     numbered L, L+1, … as they are made; -1 pads unequal rows. What is left of tokens that a method drops before the
     language model: `kept[-1]`.
     `entering` (B, layers), on the CPU: vision tokens that enter each layer.
+    `images`, `schedules`: of each prompt, its images, and the schedule that was in force for it: `1:133,10:27,20:3`,
+    `before:64`, "none" where nothing is pruned, or "no image".
     `assign` (images, 1 + tokens): the row of the vision tower's output that each of its tokens was merged into
     (row 0 = CLS); None where the tower is left alone.
     """
 
     kept: dict[int, Tensor] = field(default_factory=dict)
     entering: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
+    images: list[int] = field(default_factory=list)
+    schedules: list[str] = field(default_factory=list)
     assign: Tensor | None = None
 
 
@@ -45,4 +49,10 @@ def together(traces: Sequence[Trace]) -> Trace:
         rows = [trace.kept[layer][0] if layer in trace.kept else torch.zeros(0, dtype=torch.long) for trace in traces]
         kept[layer] = pad_sequence([row.cpu() for row in rows], batch_first=True, padding_value=-1)
     assign = [trace.assign for trace in traces if trace.assign is not None]
-    return Trace(kept, torch.cat([trace.entering for trace in traces]), torch.cat(assign) if assign else None)
+    return Trace(
+        kept=kept,
+        entering=torch.cat([trace.entering for trace in traces]),
+        images=[images for trace in traces for images in trace.images],
+        schedules=[schedule for trace in traces for schedule in trace.schedules],
+        assign=torch.cat(assign) if assign else None,
+    )

@@ -21,11 +21,11 @@ def notes_of(
 ) -> list[str]:
     """`known`: what `lineage` prints for the table, if anything; `mismatch`: why it is not compared."""
     records = [record for line in lines for cell in line.cells.values() for record in cell.records.values()]
-    counts = sorted({str(record["count"]) for record in records if record["count"]})
+    counts = sorted({f"{record['count']}, per {record['per']}" for record in records if record["count"]})
     notes = [
-        f"Avg. tokens: the budget, in vision tokens per layer ({', '.join(counts) or 'none'}). Entering, "
-        "leaving: vision tokens that a layer computed and passed on, measured. FLOPs: prefill by the paper's "
-        "Eq. 5, where a multiply-add is one operation. All are means over the line's tasks.",
+        f"Avg. tokens: the budget, in vision tokens per layer ({' or '.join(counts) or 'none'}). Entering, "
+        "leaving: vision tokens of a prompt that a layer computed and passed on, measured. FLOPs: prefill by the "
+        "paper's Eq. 5, where a multiply-add is one operation. All are means over the line's tasks.",
     ]
     if any(ratio and ratio.interval for ratio in ratios):
         notes.append(

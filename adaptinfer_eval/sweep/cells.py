@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
+from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.method import Method, get_method
 from adaptinfer_eval.models.options import make_method
-from adaptinfer_eval.schedule import Count
+from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
 from adaptinfer_eval.sweep.files import file_name
+from adaptinfer_eval.vision import image_tokens, merging_layers
 
-LEFT_OUT: dict[str, dict[str, int]] = {
-    "llava": {"image_seq_length": 576},
+COUNTING = {"count", "per"}
+"""Options that say what a budget means."""
+
+LEFT_OUT: dict[str, dict[str, Any]] = {
+    "llava": {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"},
     "llama": {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008},
 }
 """What the config.json of LLaVA-1.5-7B leaves out: transformers' defaults by model type, known without importing it."""
@@ -27,31 +33,30 @@ LEFT_OUT: dict[str, dict[str, int]] = {
 class Setting:
     """A method as a sweep runs it: with its options and, where it takes one, a budget and a seed.
 
-    `repeat` tells apart measurements of the same, for latency.
+    `budget`, `count`, `per`, `seed`: those in force; what an entry's options say themselves comes before the sweep's
+    keys. `repeat` tells apart measurements of the same, for latency.
     """
 
     entry: MethodEntry
     budget: float | None = None
     count: Count | None = None
+    per: Per | None = None
     seed: int | None = None
     repeat: int = 0
 
     @property
     def label(self) -> str:
         """Unique in a sweep; the first repeat and seed 0 are not mentioned, so that more can be added later."""
-        budget = "" if self.budget is None else f"-{self.budget:g}"
-        seed = f"-s{self.seed}" if self.seed else ""
+        budget = "" if self.budget is None or "budget" in self.entry.options else f"-{self.budget:g}"
+        seed = f"-s{self.seed}" if self.seed and "seed" not in self.entry.options else ""
         repeat = f"-r{self.repeat}" if self.repeat else ""
         return f"{self.entry.label}{budget}{seed}{repeat}"
 
     def arguments(self) -> dict[str, Scalar]:
-        given: dict[str, Scalar] = dict(self.entry.options)
-        if self.budget is not None:
-            budget = int(self.budget) if self.budget == int(self.budget) else self.budget
-            given |= {"budget": budget, "count": self.count}
-        if self.seed is not None:
-            given["seed"] = self.seed
-        return given
+        given: dict[str, Scalar] = {"budget": self.budget, "count": self.count, "per": self.per, "seed": self.seed}
+        if self.budget is not None and self.budget == int(self.budget):
+            given["budget"] = int(self.budget)
+        return {name: value for name, value in given.items() if value is not None} | self.entry.options
 
     def build(self) -> Method:
         """The method itself; SweepError where its name, an option or an option's value is wrong."""
@@ -61,6 +66,8 @@ class Setting:
             unknown = [key for key in self.arguments() if key not in fields]
             if unknown:
                 raise ValueError(f"{self.entry.name} has no option {unknown[0]!r}{nearest(unknown[0], fields)}")
+            if "schedule" in self.entry.options and (idle := COUNTING & self.entry.options.keys()):
+                raise ValueError(f"{self.entry.label}: {min(idle)} goes with a budget; leave it out beside a schedule")
             return make_method(cls, self.arguments(), ())
         except ValueError as error:
             raise SweepError(f"methods: {error}") from error
@@ -91,38 +98,111 @@ class Planned:
     reason: str = ""
 
 
-def settings(config: SweepConfig) -> list[Setting]:
-    """Every (method, budget, seed, repeat); methods without a budget (vanilla, explicit schedules) first."""
+class Swept(Protocol):
+    """What settings are made from: methods, and the keys that hold for all of them."""
+
+    @property
+    def methods(self) -> Sequence[MethodEntry]: ...
+    @property
+    def budgets(self) -> Sequence[float]: ...
+    @property
+    def count(self) -> Count: ...
+    @property
+    def per(self) -> Per: ...
+    @property
+    def seeds(self) -> Sequence[int]: ...
+    @property
+    def repeats(self) -> int: ...
+
+
+def settings(config: Swept) -> list[Setting]:
+    """Every (method, budget, seed, repeat); methods without a swept budget (vanilla, explicit schedules) first.
+
+    SweepError where an option is wrong, and where two entries are the same method in two spellings.
+    """
     once: list[Setting] = []
     swept: list[Setting] = []
     for entry in config.methods:
         fields = {field.name for field in dataclasses.fields(_known(entry.name))}
+        takes_budget = "budget" in fields and "schedule" not in entry.options
+        counted = Setting(
+            entry,
+            count=config.count if takes_budget and "count" in fields else None,
+            per=config.per if takes_budget and "per" in fields else None,
+        )
         seeds = config.seeds if "seed" in fields and "seed" not in entry.options else (None,)
-        if "budget" not in fields or "schedule" in entry.options or "budget" in entry.options:
-            once += [Setting(entry, seed=seed) for seed in seeds]
+        seeded = [dataclasses.replace(counted, seed=seed) for seed in seeds]
+        if not takes_budget or "budget" in entry.options:
+            once += map(_with_own, seeded)
         elif not config.budgets:
             raise SweepError(f"budgets is empty and {entry.label} needs one: give budgets, or a schedule for it")
         else:
-            swept += [Setting(entry, budget, config.count, seed) for budget in config.budgets for seed in seeds]
+            swept += [_with_own(dataclasses.replace(s, budget=b)) for b in config.budgets for s in seeded]
+    _check_different(once + swept)
     return [dataclasses.replace(setting, repeat=n) for n in range(config.repeats) for setting in once + swept]
+
+
+def _with_own(setting: Setting) -> Setting:
+    """The setting with what its entry's options say themselves."""
+    method, own = setting.build(), {*COUNTING, "budget", "seed"} & setting.entry.options.keys()
+    return dataclasses.replace(setting, **{name: getattr(method, name) for name in own})
+
+
+def _check_different(found: Sequence[Setting]) -> None:
+    methods: dict[Method, str] = {}
+    labels: dict[str, Setting] = {}
+    for setting in found:
+        label = setting.label
+        if (other := methods.setdefault(setting.build(), label)) != label:
+            raise SweepError(f"methods: {other} and {label} are the same method in two spellings: leave one out")
+        if label in labels:
+            budgets = [labels[label].budget, setting.budget]
+            raise SweepError(f"budgets: {budgets[0]} and {budgets[1]} are both called {label}: leave one out")
+        labels[label] = setting
 
 
 def plan(config: SweepConfig) -> list[Planned]:
     """Every (method, budget) with its cost. Nothing of the model but its config.json is read."""
     shape = model_shape(config)
-    numbers = {**shape.model_dump(), "text_tokens": config.text_tokens}
-    tokens = [shape.vision_tokens + config.text_tokens] * shape.num_layers
+    vision_tokens = config.images * shape.vision_tokens
+    tokens = [vision_tokens + config.text_tokens] * shape.num_layers
     everything = prefill_macs(tokens, shape.hidden_size, shape.intermediate_size)
     planned = []
     for setting in settings(config):
-        method = setting.build()
         try:
-            cost = audit(method, **numbers)
+            cost = _audit(setting.build(), shape, config, vision_tokens)
         except ValueError as error:
             planned.append(Planned(setting, None, None, str(error)))
         else:
             planned.append(Planned(setting, cost, cost.macs / everything))
     return planned
+
+
+def prompts_planned_for(config: SweepConfig) -> str:
+    """One sentence on the prompts that `plan` counts for, one on what a budget is for others."""
+    tokens = model_shape(config).vision_tokens
+    images = "an image" if config.images == 1 else f"{config.images} images"
+    of_each = " each" if config.images > 1 else ""
+    shares = {"image": "a prompt of n images keeps n times what one keeps", "prompt": "its images share it"}
+    return (
+        f"Counted for prompts of {images} of {tokens} vision tokens{of_each} (other prompts: images=N). "
+        f"A budget is per {config.per}: {shares[config.per]} (per=image|prompt); an explicit schedule is per prompt."
+    )
+
+
+def _audit(method: Method, shape: Shape, config: SweepConfig, vision_tokens: int) -> Audit:
+    """The cost on paper; ValueError for what the engine would refuse."""
+    if works_in_tower(method) and shape.merging_layers is not None:
+        method.check_tower(shape.merging_layers, shape.vision_tokens, config.images)
+    return audit(
+        method,
+        num_layers=shape.num_layers,
+        hidden_size=shape.hidden_size,
+        intermediate_size=shape.intermediate_size,
+        vision_tokens=vision_tokens,
+        text_tokens=config.text_tokens,
+        images=config.images,
+    )
 
 
 def model_shape(config: SweepConfig) -> Shape:
@@ -133,19 +213,29 @@ def model_shape(config: SweepConfig) -> Shape:
             raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`")
         return config.shape
     try:
-        written = json.loads(path.read_text(encoding="utf-8"))
-        model, text = _with_defaults(written), _with_defaults(written.get("text_config") or {})
-    except (ValueError, AttributeError) as error:
+        written = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_defaults)
+        text = getattr(written, "text_config", None)
+        if not isinstance(written, SimpleNamespace) or not isinstance(text, SimpleNamespace | None):
+            raise ValueError("it is no object with another as its text_config")
+    except ValueError as error:
         raise SweepError(f"{path} is not a model's configuration ({error}): download the checkpoint again") from error
     try:
-        return Shape(
-            num_layers=text["num_hidden_layers"],
-            hidden_size=text["hidden_size"],
-            intermediate_size=text["intermediate_size"],
-            vision_tokens=model["image_seq_length"],
-        )
-    except KeyError:  # left to the defaults of a class that only transformers knows
-        return _configured_shape(path.parent)
+        return _shape(written, text)
+    except AttributeError:  # left to the defaults of a class that only transformers knows
+        from transformers import AutoConfig
+
+        found = AutoConfig.from_pretrained(path.parent)
+        return _shape(found, found.get_text_config())
+
+
+def _shape(found: Any, text: Any) -> Shape:
+    return Shape(
+        num_layers=text.num_hidden_layers,
+        hidden_size=text.hidden_size,
+        intermediate_size=text.intermediate_size,
+        vision_tokens=image_tokens(found),
+        merging_layers=merging_layers(found),
+    )
 
 
 def _config_json(config: SweepConfig) -> Path | None:
@@ -164,21 +254,8 @@ def _config_json(config: SweepConfig) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def _with_defaults(written: Mapping[str, Any]) -> dict[str, Any]:
-    return {**LEFT_OUT.get(str(written.get("model_type")), {}), **written}
-
-
-def _configured_shape(folder: Path) -> Shape:
-    from transformers import AutoConfig
-
-    found = AutoConfig.from_pretrained(folder)
-    text = found.get_text_config()
-    return Shape(
-        num_layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        intermediate_size=text.intermediate_size,
-        vision_tokens=found.image_seq_length,
-    )
+def _with_defaults(written: dict[str, Any]) -> SimpleNamespace:
+    return SimpleNamespace(**{**LEFT_OUT.get(str(written.get("model_type")), {}), **written})
 
 
 def _known(name: str) -> type[Method]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from adaptinfer_eval.schedule import Count
+from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 
 Scalar = bool | int | float | str | None
@@ -51,6 +51,9 @@ class Shape(_Frozen):
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
     vision_tokens: PositiveInt
+    """Of an image."""
+    merging_layers: NonNegativeInt | None = None
+    """Layers of the vision tower that can merge tokens, up to the one that is read; None: not known, not checked."""
 
 
 class SweepConfig(_Frozen):
@@ -66,6 +69,8 @@ class SweepConfig(_Frozen):
     budgets: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
     """Mean vision tokens per layer; vanilla and explicit schedules run once, without one."""
     count: Count = "leaving"
+    per: Per = "image"
+    """Whether a prompt of several images has the budget once for each of them, or once."""
     tasks: tuple[str, ...] = Field(min_length=1)
     limit: PositiveInt | None = None
     """Questions per task, from the start of the data set; None: all."""
@@ -93,6 +98,8 @@ class SweepConfig(_Frozen):
     shape: Shape | None = None
     text_tokens: PositiveInt = 66
     """Text tokens of a prompt, for the cost on paper only (66: the mean over the paper's tasks)."""
+    images: PositiveInt = 1
+    """Images of a prompt, for the schedule and cost on paper only."""
     output: str = ""
     """Folder of the results; by default results/runs/<name>, with the limit if there is one."""
 

@@ -19,7 +19,7 @@ from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipp
 if TYPE_CHECKING:  # light: records are read without lmms-eval
     from adaptinfer_eval.models.requests import Request
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SAME_IN_A_SWEEP = (
     "schema_version",
     "backbone",
@@ -66,7 +66,7 @@ class Sources:
 def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -> dict[str, Any]:
     """All that decides a cell's answers. What must not change them (batch size, workers, sharing) is not in it.
 
-    `schedule`: what the method does for this model.
+    `schedule`: what the method does for this model and prompts of `images` images.
     """
     setting = cell.setting
     return {
@@ -76,6 +76,7 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
         "options": setting.entry.options,
         "budget": setting.budget,
         "count": setting.count,
+        "per": setting.per,
         "schedule": schedule,
         "task": cell.task,
         "limit": config.limit,

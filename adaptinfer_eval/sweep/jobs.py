@@ -43,7 +43,7 @@ def open_jobs(
             wanted.append((cell, own))
             if planned.audit is None:
                 refused[cell.id] = planned.reason
-    check_folder(output, wanted[0][1], config.count)
+    check_folder(output, wanted[0][1], {"count": config.count, "per": config.per})
     forget_failures(output, {cell.id for cell, _ in wanted})
     jobs = {}
     for cell, own in wanted:

@@ -41,17 +41,17 @@ def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
     return found["status"] == "cannot run" and not changes(found, wanted, wanted)
 
 
-def check_folder(output: Path, wanted: Record, count: str) -> None:
+def check_folder(output: Path, wanted: Record, counting: Mapping[str, str]) -> None:
     """SweepError where `output` holds another sweep's results, of whatever cell: tables compare across cells.
 
-    `wanted`: any cell's; `count`: how this sweep's budgets are counted.
+    `wanted`: any cell's; `counting`: what this sweep's budgets mean, where a method's options do not say otherwise.
     """
     for path in sorted((output / "cells").glob("*.json")):
         found = _read(path)
         if found["status"] == "done":
             compare(path, found, wanted, SAME_IN_A_SWEEP)
-            if found["count"] is not None:
-                compare(path, found, {"count": count}, ["count"])
+            own = found["options"]
+            compare(path, found, counting, [key for key in counting if found[key] is not None and key not in own])
 
 
 def forget_failures(output: Path, wanted: Collection[str]) -> None:

@@ -26,8 +26,8 @@ def lead(config: SweepConfig) -> str:
     others = {entry.name for entry in config.methods} - {"vanilla"}
     return (
         f"{len(others)} methods on {config.pretrained} ({config.backbone}) at "
-        f"{', '.join(f'{budget:g}' for budget in config.budgets)} vision tokens per layer (counted {config.count}), "
-        f"asked {asked} of {', '.join(map(heading, config.tasks))}."
+        f"{', '.join(f'{budget:g}' for budget in config.budgets)} vision tokens per layer (counted {config.count}, "
+        f"per {config.per}), asked {asked} of {', '.join(map(heading, config.tasks))}."
     )
 
 
