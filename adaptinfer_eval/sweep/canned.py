@@ -71,7 +71,7 @@ def score_canned(config: SweepConfig, cell: Cell, docs: Iterable[int], manager: 
 
 
 def _answers(docs: Iterable[int], task: Any) -> Answers:
-    cost = write_cost(Cost("none", entering=(1,), vision_tokens=1, text_tokens=1, flops=1.0, seconds=0.0))
+    cost = write_cost(Cost("none", entering=(1,), images=1, vision_tokens=1, text_tokens=1, flops=1.0, seconds=0.0))
     return {doc: {"doc": doc, "text": _right_answer(task, doc), **cost} for doc in docs}
 
 
