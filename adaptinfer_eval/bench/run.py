@@ -24,6 +24,7 @@ from adaptinfer_eval.bench.records import (
     write_bench,
 )
 from adaptinfer_eval.bench.shapes import build, load, prompts, ready
+from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepError, nearest
 
@@ -58,10 +59,13 @@ def run_bench(config: BenchConfig, show: Show) -> list[Record]:
 
 
 def _model(config: BenchConfig, dtype: torch.dtype, device: torch.device) -> Any:
-    if config.checkpoint is not None:
+    if config.checkpoint is None:
+        assert config.shape is not None
+        return build(config.shape, dtype, device)
+    try:
         return load(config.checkpoint, dtype, device)
-    assert config.shape is not None
-    return build(config.shape, dtype, device)
+    except CheckpointError as error:
+        raise SweepError(str(error)) from error
 
 
 def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show) -> Iterator[Record]:

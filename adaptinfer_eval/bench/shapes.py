@@ -91,10 +91,12 @@ def build(shape: str, dtype: torch.dtype, device: torch.device) -> Any:
 
 
 def load(pretrained: str, dtype: torch.dtype, device: torch.device) -> Any:
-    """A checkpoint's model on `device`."""
-    from transformers import AutoModelForImageTextToText
+    """A checkpoint's model on `device`; CheckpointError where it is of no known family or not whole."""
+    from adaptinfer_eval.models.checkpoint import check_checkpoint
+    from adaptinfer_eval.models.loading import load_model
 
-    return AutoModelForImageTextToText.from_pretrained(pretrained, dtype=dtype, device_map={"": device})
+    check_checkpoint(pretrained)
+    return load_model(pretrained, dtype=dtype, device_map={"": device})
 
 
 def ready(model: Any) -> Any:

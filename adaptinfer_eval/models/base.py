@@ -21,12 +21,13 @@ from lmms_eval.api.model import lmms
 from lmms_eval.models.model_utils.gen_metrics import log_metrics
 from loguru import logger
 from tqdm import tqdm  # type: ignore[import-untyped]
-from transformers import AutoModelForImageTextToText
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
+from adaptinfer_eval.models.checkpoint import check_checkpoint
 from adaptinfer_eval.models.generation import Generation
+from adaptinfer_eval.models.loading import load_model
 from adaptinfer_eval.models.options import make_method, pick_device, plain
 from adaptinfer_eval.models.other_question import other_question
 from adaptinfer_eval.models.pictures import all_of_pictures, stored_pictures
@@ -52,6 +53,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     """
 
     method_name: ClassVar[str]
+    family: ClassVar[str]
+    """The backbone family, which is also what `model_type` in config.json says."""
 
     def __init__(
         self,
@@ -75,10 +78,10 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 f"device_map={device_map} spreads one model over the devices that {self._world_size} processes share: "
                 "start one process, or leave device_map out"
             )
-        self.checkpoint = {"pretrained": str(plain(pretrained)), "revision": str(plain(revision) or "main")}
-        model = AutoModelForImageTextToText.from_pretrained(
-            self.checkpoint["pretrained"],
-            revision=self.checkpoint["revision"],
+        self.checkpoint = {"pretrained": str(plain(pretrained) or ""), "revision": str(plain(revision) or "main")}
+        check_checkpoint(self.checkpoint["pretrained"], self.checkpoint["revision"], self.family)
+        model = load_model(
+            **self.checkpoint,
             dtype=plain(dtype),
             attn_implementation=plain(attn_implementation),
             device_map=device_map or {"": pick_device(plain(device))},

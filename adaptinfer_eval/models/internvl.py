@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import floordiv
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -23,6 +23,8 @@ class InternVL(PrunedModel):
     up to 12. Two tiles or more come with one more that shows the whole image, and a method treats all tiles like as
     many images: a budget per image is one per tile.
     """
+
+    family: ClassVar = "internvl"
 
     def __init__(
         self, pretrained: str = "OpenGVLab/InternVL3-8B-hf", max_patches: int | str = 1, **arguments: Any

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -25,6 +25,8 @@ class Llava(PrunedModel):
     `conv`: "vicuna_v1" is the original prompt with its system prompt, in the original's tokens; "hf" is the chat
     template of the checkpoint, in its tokenizer's.
     """
+
+    family: ClassVar = "llava"
 
     def __init__(
         self,
