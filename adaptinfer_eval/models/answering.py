@@ -28,6 +28,7 @@ from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
+from adaptinfer_eval.pruning.finite import finite_logits
 from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.trace import Trace, moved, together
 
@@ -260,7 +261,13 @@ class Answering(ABC):
             del inputs["pixel_values"]
             options["mm_encoder_outputs"] = {"image": copy.copy(batch.features)}  # generate takes it apart
         inputs = inputs.to(self.model.device, self.model.dtype)
-        with ae.pruned(self.model, method, prefix=batch.prefix) as trace, torch.inference_mode():
+        if options.get("do_sample"):
+            options["remove_invalid_values"] = True  # nothing can be drawn from NaN; finite_logits says what is wrong
+        with (
+            ae.pruned(self.model, method, prefix=batch.prefix) as trace,
+            torch.inference_mode(),
+            finite_logits(self.model),
+        ):
             output = self.model.generate(
                 **inputs,
                 **options,
