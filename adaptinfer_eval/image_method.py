@@ -30,10 +30,8 @@ class ImageMethod(Method):
     """Whether tokens are merged inside the vision tower (`tower_schedule`, `assign`)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_budget(self.budget)
-        if self.budget != int(self.budget):
-            raise ValueError(f"budget={self.budget}: {self.name} takes a whole number of vision tokens")
-        object.__setattr__(self, "budget", int(self.budget))
         check_counting(self.count, self.per)
 
     @abstractmethod

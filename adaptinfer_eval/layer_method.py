@@ -51,6 +51,7 @@ class LayerMethod(Method):
     """Score with the attention of the layer after the stage, which has not run yet, instead of the stage's own."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.budget is None) == (self.schedule is None):
             raise ValueError(f"{self.name} needs either budget=64 or schedule='1:133,10:27,20:3', not both")
         check_counting(self.count, self.per)

@@ -7,19 +7,46 @@ the language model). It is found through the entry-point group `adaptinfer_eval.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
+import inspect
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from math import isfinite, trunc
+from numbers import Real
+from types import SimpleNamespace
+from typing import Any, get_args, get_type_hints
 
 GROUP = "adaptinfer_eval.methods"
+KINDS: dict[Any, str] = {
+    float: "a number",
+    int: "a whole number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "None",
+}
+"""What an option may be, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Says how many vision tokens every layer of a model computes."""
+
+    def __post_init__(self) -> None:
+        """ValueError where an option is not of its type: True is no number, and neither are "64" or NaN."""
+        for option in dataclasses.fields(self):
+            value = getattr(self, option.name)
+            kinds = option_kinds(type(self), option.name)
+            if value is option.default or not kinds:
+                continue
+            if not _fits(value, kinds):
+                wanted = " or ".join(word for kind, word in KINDS.items() if kind in kinds)
+                raise ValueError(f"{option.name}={value!r}: {self.name} takes {wanted}")
+            if int in kinds and isinstance(value, Real) and not isinstance(value, bool):
+                object.__setattr__(self, option.name, trunc(value))  # 2.0 is 2
 
     @property
     def name(self) -> str:
@@ -58,6 +85,29 @@ def _load(name: str) -> type[Any]:
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise TypeError(f"entry point {installed[name].value!r} of method {name!r} is not a subclass of Method")
     return method
+
+
+def option_type(method: type[Method], option: str) -> Any:
+    """Of one option alone: what else a class annotates may name types that only a type checker imports."""
+    owner = next(base for base in method.__mro__ if option in inspect.get_annotations(base))
+    alone = SimpleNamespace(__annotations__={option: inspect.get_annotations(owner)[option]})
+    return get_type_hints(alone, vars(sys.modules[owner.__module__]))[option]
+
+
+@cache
+def option_kinds(method: type[Method], option: str) -> frozenset[Any]:
+    """Of KINDS, those that an option may be; empty where it may be something else too."""
+    kinds = option_type(method, option)
+    found = frozenset(get_args(kinds) or (kinds,))
+    return found if found <= KINDS.keys() else frozenset()
+
+
+def _fits(value: Any, kinds: frozenset[Any]) -> bool:
+    if value is None or isinstance(value, bool | str):  # True is an int for Python, and a slip here
+        return type(value) in kinds
+    if not isinstance(value, Real) or not isfinite(value):
+        return False
+    return float in kinds or (int in kinds and value % 1 == 0)
 
 
 def _installed() -> dict[str, EntryPoint]:

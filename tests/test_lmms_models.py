@@ -290,6 +290,15 @@ def test_the_name_in_the_response_cache_tells_runs_apart(load: Callable[..., Any
         ("fastv", ",budget=20,conv=llama", "known are vicuna_v1, hf"),
         ("fastv", ",budget=20,image_aspect_ratio=anyres", "known are pad, crop"),
         ("fastv", ",schedule=9:3", "the model has 4 layers"),
+        ("fastv", ",budget=true", "budget=True: FastV takes a number"),
+        ("fastv", ",budget=20,k=1.5", "k=1.5: FastV takes a whole number"),
+        ("fastv", ",budget=20,max_batch_size=true", "max_batch_size=True: a whole number, at least 1"),
+        ("fastv", ",budget=20,max_batch_size=2.5", "max_batch_size=2.5: a whole number"),
+        ("vanilla", ",dtype=fp16", "dtype=fp16: use auto .*float16 or bfloat16"),
+        ("vanilla", ",device=cuda:9", "device=cuda:9: this machine has [0-9] of them; leave device out or use cpu"),
+        ("vanilla", ",device=gpu", "device=gpu is none that torch knows: use cpu, or cuda"),
+        ("vanilla", ",revision=v1", "revision=v1 means nothing for the folder .*: leave it out"),
+        ("vanilla", ",pretrained=", "pretrained is empty: name a checkpoint on the hub, or its folder"),
     ],
 )
 def test_wrong_arguments_say_what_is_right(load: Callable[..., Any], method: str, arguments: str, message: str) -> None:

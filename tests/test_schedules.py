@@ -164,11 +164,25 @@ def test_unreachable_budgets_name_a_schedule_that_can(name: str, options: dict[s
         ("sparsevlm", {"budget": 64, "priority_heads": 0}, "at least one head"),
         ("tome", {"budget": 0}, "above 0"),
         ("downsample", {"budget": 2.5}, "whole number"),
+        ("fastv", {"budget": True}, "budget=True: FastV takes a number or None"),
+        ("fastv", {"budget": "64"}, "budget='64': FastV takes a number or None"),
+        ("pdrop", {"budget": float("nan")}, "budget=nan: PDrop takes a number"),
+        ("fastv", {"budget": 64, "k": 2.5}, "k=2.5: FastV takes a whole number"),
+        ("sparsevlm", {"budget": 64, "priority_heads": True}, "priority_heads=True: SparseVLM takes a whole number"),
+        ("random", {"budget": 64, "seed": None}, "seed=None: Random takes a whole number"),
+        ("tome", {"budget": 64, "proportional": "no"}, "proportional='no': ToMe takes true or false"),
+        ("adaptinfer", {"schedule": 107}, "schedule=107: AdaptInfer takes a text or None"),
+        ("adaptinfer", {"budget": 64, "layers": True}, "layers=True: AdaptInfer takes a text or None"),
     ],
 )
 def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ae.get_method(name)(**options)
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert ae.get_method("fastv")(budget=64, k=2.0) == ae.get_method("fastv")(budget=64, k=2)
+    assert isinstance(ae.get_method("tome")(budget=64.0).budget, int)
 
 
 def test_lookup() -> None:

@@ -25,6 +25,7 @@ from adaptinfer_eval.bench.records import (
 )
 from adaptinfer_eval.bench.shapes import build, load, prompts, ready
 from adaptinfer_eval.models.checkpoint import CheckpointError
+from adaptinfer_eval.models.options import pick_device
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepError, nearest
 
@@ -34,11 +35,14 @@ Show = Callable[[str], None]
 def run_bench(config: BenchConfig, show: Show) -> list[Record]:
     """Measure everything that `config` asks for and write the records; `show` is told what is going on.
 
-    SweepError where a method or option is wrong, the folder holds other measurements, or the model does not fit into
-    memory.
+    SweepError where a method or option is wrong, the folder holds other measurements, the device is not here, or the
+    model cannot be loaded or does not fit into memory.
     """
     settings(config)  # a method that does not exist is told before anything is loaded
-    device = torch.device(config.device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    try:
+        device = pick_device(config.device)
+    except ValueError as error:
+        raise SweepError(str(error)) from error
     folder, same = Path(config.folder), conditions(config, device)
     check_folder(folder, same)
     show(f"{config.subject}, {config.dtype}, on {same['device']} → {folder}")

@@ -28,7 +28,7 @@ from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.checkpoint import check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.loading import load_model
-from adaptinfer_eval.models.options import make_method, pick_device, plain
+from adaptinfer_eval.models.options import make_method, pick_device, pick_dtype, plain, whole
 from adaptinfer_eval.models.other_question import other_question
 from adaptinfer_eval.models.pictures import all_of_pictures, stored_pictures
 from adaptinfer_eval.models.requests import (
@@ -70,7 +70,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     ) -> None:
         lmms.__init__(self)
         method = make_method(ae.get_method(self.method_name), method_options, self._own_arguments())
-        self.batch_size = _whole_batch_size(batch_size, max_batch_size)
+        most = batch_size if plain(max_batch_size) is None else max_batch_size
+        self.batch_size = min(whole("batch_size", batch_size), whole("max_batch_size", most))
         self._rank, self._world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         device_map = plain(device_map)
         if device_map and self._world_size > 1:
@@ -82,7 +83,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         check_checkpoint(self.checkpoint["pretrained"], self.checkpoint["revision"], self.family)
         model = load_model(
             **self.checkpoint,
-            dtype=plain(dtype),
+            dtype=pick_dtype(plain(dtype)),
             attn_implementation=plain(attn_implementation),
             device_map=device_map or {"": pick_device(plain(device))},
         )
@@ -255,13 +256,3 @@ def method_classes(*bases: type[PrunedModel]) -> Callable[[str], type[PrunedMode
         raise AttributeError(name)
 
     return get
-
-
-def _whole_batch_size(batch_size: int | str, most: int | str | None) -> int:
-    try:
-        size = min(int(batch_size), int(plain(most) or batch_size))
-    except ValueError:
-        raise ValueError(f"batch_size={batch_size}: give a whole number, it is not searched for") from None
-    if size < 1:
-        raise ValueError(f"batch_size={batch_size}: at least 1")
-    return size

@@ -10,7 +10,7 @@ from transformers import AutoProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
 from adaptinfer_eval.models.base import PrunedModel, method_classes
-from adaptinfer_eval.models.options import plain
+from adaptinfer_eval.models.options import whole
 from adaptinfer_eval.models.prompts import checkpoint_template
 from adaptinfer_eval.models.requests import Message
 
@@ -29,12 +29,7 @@ class InternVL(PrunedModel):
     def __init__(
         self, pretrained: str = "OpenGVLab/InternVL3-8B-hf", max_patches: int | str = 1, **arguments: Any
     ) -> None:
-        try:
-            self.max_patches = int(plain(max_patches))
-        except (TypeError, ValueError):
-            self.max_patches = 0
-        if self.max_patches < 1:
-            raise ValueError(f"max_patches={max_patches}: a whole number of tiles, at least 1")
+        self.max_patches = whole("max_patches", max_patches, "a whole number of tiles")
         super().__init__(pretrained, **arguments)
         # As many placeholders as the model makes features, whether the processor's own file says how many or not.
         vision, ratio = self.model.config.vision_config, self.model.config.downsample_ratio

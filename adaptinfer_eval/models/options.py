@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import inspect
 import os
-import sys
 from collections.abc import Collection, Mapping
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.method import Method, option_kinds, option_type
 
 if TYPE_CHECKING:
     import torch
@@ -46,33 +43,56 @@ def make_method(method: type[Method], options: Mapping[str, Any], other_known: C
             )
     values = {}
     for name, given in options.items():
-        value, wanted = plain(given), _type(method, name)
-        if isinstance(value, bool) and bool not in (wanted, *get_args(wanted)):
-            raise ValueError(f"model argument {name}={given!r}: true and false are no values for it")
-        if value is not None and str in (wanted, *get_args(wanted)):
+        value, kinds = plain(given), option_kinds(method, name)
+        if str in kinds and isinstance(value, str | int) and not isinstance(value, bool):
             value = str(value).replace("/", ",")
-        try:
-            values[name] = TypeAdapter(wanted).validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"model argument {name}={given!r}: {error.errors()[0]['msg']}") from None
+        elif isinstance(value, str) or not kinds:  # a number in quotes is one; the method itself refuses what is none
+            try:
+                value = TypeAdapter(option_type(method, name)).validate_python(value)
+            except ValidationError as error:
+                raise ValueError(f"model argument {name}={given!r}: {error.errors()[0]['msg']}") from None
+        values[name] = value
     return method(**values)
 
 
-def _type(method: type[Method], option: str) -> Any:
-    """Of one option alone: what else a class annotates may name types that only a type checker imports."""
-    owner = next(base for base in method.__mro__ if option in inspect.get_annotations(base))
-    alone = SimpleNamespace(__annotations__={option: inspect.get_annotations(owner)[option]})
-    return get_type_hints(alone, vars(sys.modules[owner.__module__]))[option]
+def whole(name: str, given: Any, what: str = "a whole number") -> int:
+    """`given`, a number or one as a text, as a whole number; ValueError unless it is one of at least 1."""
+    try:
+        number = 0.0 if isinstance(given, bool) else float(plain(given))
+    except (TypeError, ValueError):
+        number = 0.0
+    if number < 1 or number % 1:
+        raise ValueError(f"{name}={given}: {what}, at least 1")
+    return int(number)
+
+
+def pick_dtype(name: Any) -> str:
+    """`name`, if torch knows a floating-point type by it, or "auto"; else a ValueError."""
+    import torch
+
+    dtype = getattr(torch, str(name), None)
+    if name == "auto" or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return str(name)
+    raise ValueError(f"dtype={name}: use auto (the checkpoint's), float32, float16 or bfloat16")
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
     """This process's device: the one asked for, else the accelerator there is, else the CPU.
 
     Processes of one machine take one accelerator each, by LOCAL_RANK, unless `device` names one by number.
+    ValueError for one that is not here.
     """
     import torch
 
-    chosen = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    if chosen.type != "cpu" and chosen.index is None:
-        return torch.device(chosen.type, int(os.environ.get("LOCAL_RANK", "0")))
-    return chosen
+    here = torch.accelerator.current_accelerator(check_available=True)
+    try:
+        chosen = torch.device(str(device or here or "cpu"))
+    except RuntimeError as error:
+        raise ValueError(f"device={device} is none that torch knows: use cpu, or cuda or cuda:0") from error
+    if chosen.type == "cpu":
+        return chosen
+    index = int(os.environ.get("LOCAL_RANK", "0")) if chosen.index is None else chosen.index
+    count = torch.accelerator.device_count() if here is not None and chosen.type == here.type else 0
+    if index >= count:
+        raise ValueError(f"device={chosen.type}:{index}: this machine has {count} of them; leave device out or use cpu")
+    return torch.device(chosen.type, index)
