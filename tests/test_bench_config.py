@@ -42,6 +42,12 @@ def test_an_entrys_own_options_come_before_the_keys() -> None:
         (None, "tiny", "batch_sizes=2,2", "names an entry twice"),
         (None, "tiny", "new_tokens=1", "greater than or equal to 2"),
         (None, "tiny", "runs", "not of the form key=value"),
+        (None, "tiny", "runs=true", "runs: .*valid integer, not True"),
+        (None, "tiny", "budgets=64,true", "budgets.1: .*valid number, not True"),
+        (None, "tiny", "text_tokens=40.5", "text_tokens.0: .*valid integer"),
+        (None, "tiny", "budgets=.nan", "budgets.0: .*finite number"),
+        (None, "tiny", "compile=1", "compile: .*valid boolean"),
+        ("", None, "runs=3", "pretrained is empty: name a checkpoint on the hub, or its folder"),
     ],
 )
 def test_mistakes_are_named(pretrained: str | None, shape: str | None, override: str, message: str) -> None:

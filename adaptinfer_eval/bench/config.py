@@ -6,11 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
 from adaptinfer_eval.schedule import Count, Per
-from adaptinfer_eval.sweep.config import MethodEntry, SweepError, nearest, read_yaml, shipped
+from adaptinfer_eval.sweep.config import Budget, MethodEntry, SweepError, Whole, explain, nearest, read_yaml, shipped
 
 LISTS = ("methods", "budgets", "batch_sizes", "attention", "text_tokens")
 
@@ -28,22 +28,22 @@ class BenchConfig(BaseModel):
         tuple(MethodEntry(name=name) for name in ("vanilla", "fastv", "pdrop", "sparsevlm", "adaptinfer")), min_length=1
     )
     """Ratios are to vanilla, so it has to be among them."""
-    budgets: tuple[float, ...] = (64,)
+    budgets: tuple[Budget, ...] = (64,)
     count: Count = "leaving"
-    batch_sizes: tuple[PositiveInt, ...] = Field((1, 8, 16), min_length=1)
+    batch_sizes: tuple[Whole, ...] = Field((1, 8, 16), min_length=1)
     attention: tuple[str, ...] = Field(("sdpa",), min_length=1)
     """Implementations as transformers names them: sdpa, eager, flash_attention_2, …"""
-    text_tokens: tuple[int, ...] = Field((66,), min_length=1)
+    text_tokens: tuple[Whole, ...] = Field((66,), min_length=1)
     """Of a prompt: BEFORE of them before the image, the rest after it."""
-    new_tokens: int = Field(32, ge=2)
+    new_tokens: Whole = Field(32, ge=2)
     """Generated for each request, from the second on by decode steps."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
     device: str | None = None
     """By default the accelerator there is, else the CPU."""
-    compile: bool = False
+    compile: StrictBool = False
     """Whether norms and MLPs of the decoder layers are compiled (`compiled`)."""
-    warmup: PositiveInt = 2
-    runs: PositiveInt = 9
+    warmup: Whole = 2
+    runs: Whole = 9
     output: str = ""
     """Folder of the records; by default results/runs/bench-<shape or checkpoint>."""
 
@@ -51,6 +51,8 @@ class BenchConfig(BaseModel):
     def _sound(self) -> BenchConfig:
         if (self.pretrained is None) == (self.shape is None):
             raise ValueError(f"give either --pretrained CHECKPOINT or --shape {'|'.join(SHAPES)}")
+        if self.pretrained is not None and not self.pretrained.strip():
+            raise ValueError("pretrained is empty: name a checkpoint on the hub, or its folder")
         if self.shape is not None and self.shape not in SHAPES:
             raise ValueError(f"no shape {self.shape!r}{nearest(self.shape, SHAPES)}")
         if not any(entry.name == "vanilla" for entry in self.methods):
@@ -117,4 +119,4 @@ def _explain(problem: Any) -> str:
     where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
         return f"unknown key {where!r}{nearest(where, BenchConfig.model_fields)}"
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"]).removeprefix("Value error, ")
+    return explain(problem)

@@ -9,12 +9,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 
 Scalar = bool | int | float | str | None
+Whole = Annotated[int, Field(strict=True, gt=0)]
+"""Strict, as every number here: `true` is no number, and neither is a text."""
+Budget = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
+OWN_KEYS = {key: key for key in ("pretrained", "dtype", "batch_size")} | {
+    "max_batch_size": "batch_size",
+    "device": "gpus_per_worker",
+    "device_map": "gpus_per_worker",
+}
+"""Arguments of a backbone's wrapper that a sweep gives it, and the keys that say them here."""
 PACKAGE = Path(__file__).parent.parent
 RUNS = Path("results/runs")
 
@@ -47,12 +57,12 @@ class MethodEntry(_Frozen):
 class Shape(_Frozen):
     """The language model's shape, for `plan` where the checkpoint is not on this machine."""
 
-    num_layers: PositiveInt
-    hidden_size: PositiveInt
-    intermediate_size: PositiveInt
-    vision_tokens: PositiveInt
+    num_layers: Whole
+    hidden_size: Whole
+    intermediate_size: Whole
+    vision_tokens: Whole
     """Of an image."""
-    merging_layers: NonNegativeInt | None = None
+    merging_layers: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Layers of the vision tower that can merge tokens, up to the one that is read; None: not known, not checked."""
 
 
@@ -66,29 +76,29 @@ class SweepConfig(_Frozen):
     model_args: dict[str, Scalar] = {}
     """More arguments of the backbone's wrapper: revision, conv, image_aspect_ratio, attn_implementation, …"""
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
-    budgets: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...]
+    budgets: tuple[Budget, ...]
     """Mean vision tokens per layer; vanilla and explicit schedules run once, without one."""
     count: Count = "leaving"
     per: Per = "image"
     """Whether a prompt of several images has the budget once for each of them, or once."""
     tasks: tuple[str, ...] = Field(min_length=1)
-    limit: PositiveInt | None = None
+    limit: Whole | None = None
     """Questions per task, from the start of the data set; None: all."""
-    batch_size: PositiveInt = 1
+    batch_size: Whole = 1
     dtype: Literal["float32", "float16", "bfloat16", "auto"] = "auto"
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1)
     """A method that has a seed runs once with each; the others once, with the first."""
-    repeats: PositiveInt = 1
+    repeats: Whole = 1
     """Every cell is measured so many times: for latency, answers do not change."""
-    sharing: bool = True
+    sharing: StrictBool = True
     """A batch's images are encoded once, for all cells, and what its questions about one picture begin with is computed
     once. For latency switch it off."""
     pool: Literal["inline", "processes", "ray"] | None = None
     """Where the workers are; None: one worker in this process, several in processes of their own."""
-    workers: PositiveInt | None = None
+    workers: Whole | None = None
     """Each loads the model once; None: one per `gpus_per_worker` GPUs of this machine or of the Ray cluster, at least
     one."""
-    gpus_per_worker: PositiveInt = 1
+    gpus_per_worker: Whole = 1
     """More than one: the model is spread over them, for checkpoints that do not fit on one."""
     worker_timeout: float = Field(1800.0, gt=0, allow_inf_nan=False)
     """Seconds without an answer after which a worker counts as hung: it is ended, and another answers its questions.
@@ -96,9 +106,9 @@ class SweepConfig(_Frozen):
     ray_address: str | None = None
     """Of the Ray cluster; None: the one that this machine belongs to, or else a local one."""
     shape: Shape | None = None
-    text_tokens: PositiveInt = 66
+    text_tokens: Whole = 66
     """Text tokens of a prompt, for the cost on paper only (66: the mean over the paper's tasks)."""
-    images: PositiveInt = 1
+    images: Whole = 1
     """Images of a prompt, for the schedule and cost on paper only."""
     output: str = ""
     """Folder of the results; by default results/runs/<name>, with the limit if there is one."""
@@ -118,8 +128,13 @@ class SweepConfig(_Frozen):
 
     @model_validator(mode="after")
     def _unique(self) -> SweepConfig:
-        if "device_map" in self.model_args or "device" in self.model_args:
-            raise ValueError("a worker's devices are its own: give gpus_per_worker instead of device or device_map")
+        if not self.pretrained.strip():
+            raise ValueError("pretrained is empty: name a checkpoint on the hub, or its folder")
+        for key, own in OWN_KEYS.items():
+            if key in self.model_args:
+                raise ValueError(f"model_args.{key} is what a sweep sets by itself: give {own} instead")
+        if not isinstance(revision := self.model_args.get("revision"), str | None):
+            raise ValueError(f"model_args.revision={revision}: a text is wanted, put it in quotes")
         if self.pool == "inline" and (self.workers or 1) > 1:
             raise ValueError(f"pool=inline is one worker, not {self.workers}: use pool=processes or pool=ray")
         lists = {
@@ -232,8 +247,15 @@ def read_yaml(text: str | bytes, source: str) -> Any:
 
 
 def _explain(problem: Mapping[str, Any]) -> str:
-    where = ".".join(map(str, problem["loc"]))
     if problem["type"] == "extra_forbidden":
+        where = ".".join(map(str, problem["loc"]))
         known = Shape.model_fields if problem["loc"][0] == "shape" else SweepConfig.model_fields
         return f"unknown key {where!r}{nearest(str(problem['loc'][-1]), known)}"
-    return f"{where}: {problem['msg']}" if where else str(problem["msg"])
+    return explain(problem)
+
+
+def explain(problem: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in a sentence: the key, what may stand there, and what does."""
+    where = ".".join(map(str, problem["loc"]))
+    given = f", not {problem['input']!r}" if isinstance(problem["input"], bool | int | float | str) else ""
+    return f"{where}: {problem['msg']}{given}" if where else str(problem["msg"]).removeprefix("Value error, ")
