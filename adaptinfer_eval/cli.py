@@ -97,7 +97,8 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on where this one stopped", file=sys.stderr)
         raise typer.Exit(130) from None
-    measured = any(record["status"] == "done" for record in read_records(Path(sweep.output)))
+    records = read_records(Path(sweep.output))
+    measured = any(record["status"] == "done" for record in records)
     _show(Path(sweep.output), columns, "md")
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
@@ -105,7 +106,9 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     if failures:
         print(REMEDY, file=sys.stderr)
     elif not measured:
-        print("the model can run none of the cells: adaptinfer-eval plan says why", file=sys.stderr)
+        for reason, cell in {record["reason"]: record["id"] for record in reversed(records)}.items():
+            print(f"cannot run: {cell}: {reason}", file=sys.stderr)
+        print("the model can run none of the cells: other methods or budgets may fit it", file=sys.stderr)
     if failures or not measured:
         raise typer.Exit(1)
 

@@ -157,6 +157,22 @@ def test_plan_knows_upstreams_own_tasks(monkeypatch: pytest.MonkeyPatch, capsys:
     assert "x 2 tasks" in capsys.readouterr().out
 
 
+def test_where_nothing_can_run_the_reasons_are_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """ToMe's is the vision tower's own, of which a plan knows nothing."""
+    where = (f"pretrained={save_tiny_llava(tmp_path / 'model')}", f"output={tmp_path / 'out'}", "workers=1")
+    assert (
+        call(monkeypatch, "run", "mini", "methods=tome", "budgets=2", "tasks=mini_gqa,mini_mme", "limit=2", *where) == 1
+    )
+    errors = capsys.readouterr().err.splitlines()
+    told = [line for line in errors if line.startswith("cannot run: llava-tome-2-mini_")]
+    assert [line.partition("mini_")[2].partition(": ")[2] for line in told] == [
+        "budget=2: 2 layers that merge half of their tokens leave 9 of 36: choose a budget of at least 9"
+    ]
+    assert errors[-1].startswith("the model can run none of the cells")
+
+
 def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
     checkpoint = save_tiny_llava(tmp_path / "model")
     small = ("methods=vanilla,fastv", "budgets=20", "tasks=mini_mme", "batch_size=1", "workers=1", "limit=200")

@@ -22,8 +22,9 @@ from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, internvl, p
 import adaptinfer_eval as ae
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.requests import Image
-from adaptinfer_eval.sweep.cells import model_shape, plan
+from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import load_config
+from adaptinfer_eval.sweep.shape import model_shape
 
 # All but those that work in the vision tower.
 PRUNES = [(name, options) for name, options in METHODS if name != "tome"]

@@ -15,12 +15,15 @@ import torch
 from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
 from PIL import Image as Picture
 from safetensors.torch import load_file, save_file
+from shell import call
+from sweeps import run, small_sweep
 from torch import Tensor
 
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.loading import load_model
 from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.requests import Image
+from adaptinfer_eval.sweep.config import SweepError
 
 Weights = dict[str, Tensor]
 LAYER_1 = "language_model.model.layers.1."
@@ -189,3 +192,50 @@ def test_an_overflow_is_an_error_and_not_an_answer(
     with pytest.raises(FloatingPointError, match=r"in float16 .*not finite: use dtype=bfloat16 or dtype=float32"):
         use(half, pictures, generation)
     assert not half.model._forward_hooks
+
+
+def test_a_sweep_does_not_measure_half_a_checkpoint(saved: dict[str, Path], tmp_path: Path) -> None:
+    checkpoint = changed(saved["llava"], tmp_path / "changed", lose_layer)
+    with pytest.raises(SweepError, match=r"^\S+changed does not hold the weights .* more missing\): download"):
+        run(small_sweep(checkpoint, tmp_path / "out", "methods=vanilla", "tasks=mini_gqa"))
+
+
+def test_a_sweep_counts_an_overflow_as_a_failure_and_not_as_zero(overflowing: Path, tmp_path: Path) -> None:
+    sweep = small_sweep(overflowing, tmp_path, "methods=vanilla", "tasks=mini_gqa", "dtype=float16")
+    records, failed, _ = run(sweep)
+    assert failed == ["llava-vanilla-mini_gqa"]
+    assert "in float16 gives logits that are not finite: use dtype=bfloat16" in records[failed[0]]["reason"]
+
+
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_a_checkpoint_of_another_family_is_told_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    saved: dict[str, Path],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    where = (f"pretrained={saved['internvl']}", f"output={tmp_path / 'out'}")
+    assert call(monkeypatch, command, "mini", *where) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == (
+        f"adaptinfer-eval: {saved['internvl']}/config.json is of model_type 'internvl' and was asked for as llava: "
+        "use backbone=internvl (in lmms-eval a model METHOD_internvl), or another checkpoint"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("asked", [("device=cuda:9",), ("device=gpu",), ()])
+def test_a_benchmark_says_in_a_line_what_it_cannot_load(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    saved: dict[str, Path],
+    tmp_path: Path,
+    asked: tuple[str, ...],
+) -> None:
+    checkpoint = changed(saved["llava"], tmp_path / "changed", lose_projector)
+    options = ("dtype=float32", f"output={tmp_path / 'out'}", *asked)
+    assert call(monkeypatch, "bench", "--pretrained", checkpoint, *options) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("adaptinfer-eval: ")
+    assert (asked[0] if asked else "projector.linear_1.bias missing") in last

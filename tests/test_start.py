@@ -21,9 +21,9 @@ from adaptinfer_eval.bench.records import write_bench
 from adaptinfer_eval.bench.table3 import TEXT_TOKENS
 from adaptinfer_eval.report.page.answers import keep_documents
 from adaptinfer_eval.report.page.build import report
-from adaptinfer_eval.sweep.cells import LEFT_OUT
 from adaptinfer_eval.sweep.config import load_config
 from adaptinfer_eval.sweep.run import run_sweep
+from adaptinfer_eval.sweep.shape import LEFT_OUT
 from adaptinfer_eval.sweep.task_files import description, tasks_in
 
 HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "accelerate", "pandas", "matplotlib", "ray")

@@ -12,8 +12,9 @@ from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.schedule import PERS
-from adaptinfer_eval.sweep.cells import Cell, Setting, model_shape, plan, prompts_planned_for, settings
+from adaptinfer_eval.sweep.cells import Cell, Setting, plan, prompts_planned_for, settings
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
+from adaptinfer_eval.sweep.shape import model_shape
 from adaptinfer_eval.vision import image_tokens
 
 LLAVA_7B = "{num_layers: 32, hidden_size: 4096, intermediate_size: 11008, vision_tokens: 576}"
@@ -97,13 +98,6 @@ def test_the_shape_is_the_checkpoints_own_where_it_is_here(tmp_path: Path) -> No
         "vision_tokens": 36,
         "merging_layers": 2,
     }
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"text_config": 3}'])
-def test_a_damaged_configuration_is_no_absent_checkpoint(tmp_path: Path, text: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(SweepError, match=r"config\.json is not a model's configuration .*: download"):
-        model_shape(config(f"pretrained={tmp_path}"))
 
 
 def test_what_only_transformers_knows_is_asked_of_it(tmp_path: Path) -> None:
@@ -280,11 +274,65 @@ def test_an_absent_checkpoint_needs_a_shape() -> None:
         ("fastvv", "did you mean 'fastv'"),
         ("[{name: adaptinfer, varient: paper}]", "no option 'varient': did you mean 'variant'"),
         ("[{name: adaptinfer, schedule: '20:3,1:5'}]", "must increase"),
+        ("[{name: sparsevlm, priority_heads: true}]", "priority_heads=True: SparseVLM takes a whole number"),
+        ("[{name: random, seed: 0.5}]", "seed=0.5: Random takes a whole number"),
+        ("[{name: adaptinfer, budget: true}]", "budget=True: AdaptInfer takes a number"),
+        ("[{name: adaptinfer, budget: .nan}]", "budget=nan: AdaptInfer takes a number"),
     ],
 )
 def test_wrong_methods_are_refused_before_anything_is_loaded(methods: str, message: str) -> None:
     with pytest.raises(SweepError, match=message):
         plan(config(f"methods={methods}"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [
+        ("budget=64", "budgets=64"),
+        ("count=entering", "count=entering"),
+        ("variant=paper", r"methods=\[\{name: adaptinfer, variant: paper\}\]"),
+    ],
+)
+def test_options_of_methods_are_no_arguments_of_the_model(argument: str, remedy: str) -> None:
+    with pytest.raises(SweepError, match=f"is an option of methods: give {remedy} instead"):
+        settings(config("methods=vanilla,adaptinfer", f"model_args.{argument}"))
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        (None, "has no config.json: give the folder of a checkpoint"),
+        ('{"model_type": "llava", ', r"config\.json is damaged \(.*\): restore it, or download the checkpoint again"),
+        (b"\xff\xfe", r"config\.json is damaged"),
+        ("[1]", r"config\.json is damaged \(no JSON object\)"),
+        ("{}", "is of model_type None: what can be measured is llava and internvl"),
+        ('{"model_type": "llava_next"}', "is of model_type 'llava_next': what can be measured is llava and internvl"),
+        ('{"model_type": ["llava"]}', r"is of model_type \['llava'\]: "),
+        (
+            '{"model_type": "llava", "text_config": {"model_type": "unheard"}}',
+            r"not a model's configuration \(.*unheard",
+        ),
+        (
+            '{"model_type": "llava", "text_config": 3}',
+            r"config\.json of \S+ is not a model's configuration .*: download",
+        ),
+        ('{"model_type": "llava", "text_config": {"model_type": "llama", "hidden_size": true}}', "hidden_size"),
+        ('{"model_type": "internvl"}', "'internvl' and was asked for as llava: use backbone=internvl"),
+    ],
+)
+def test_a_checkpoint_that_is_none_says_what_it_is(tmp_path: Path, written: str | bytes | None, message: str) -> None:
+    if written is not None:
+        (tmp_path / "config.json").write_bytes(written.encode() if isinstance(written, str) else written)
+    with pytest.raises(SweepError, match=message):
+        plan(config(f"pretrained={tmp_path}"))
+
+
+def test_a_folder_has_no_revision_and_a_file_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoint = save_tiny_llava(tmp_path)
+    with pytest.raises(SweepError, match=r"revision=v1 means nothing for the folder .*: leave it out"):
+        plan(config(f"pretrained={checkpoint}", "model_args.revision=v1"))
+    with pytest.raises(SweepError, match="is a file: give the folder of the checkpoint"):
+        plan(config(f"pretrained={checkpoint / 'config.json'}"))
 
 
 def test_cell_names_are_unique_and_file_names() -> None:

@@ -20,7 +20,7 @@ from sweeps import answers, run, same_results, small_sweep
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.sweep.cells import Cell, Setting, plan
-from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
+from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config, shipped
 from adaptinfer_eval.sweep.journal import Journal, only_run, read_answers
 from adaptinfer_eval.sweep.run import run_sweep
 from adaptinfer_eval.sweep.score import measure
@@ -155,6 +155,30 @@ def test_what_the_model_cannot_run_is_recorded_and_is_no_failure(checkpoint: Pat
 def test_mistakes_end_the_sweep(checkpoint: Path, tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(SweepError, match=message):
         run(small_sweep(checkpoint, tmp_path, override))
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (0, r"tasks: the data of mini_gqa are not here: restore \S+gqa\.parquet$"),
+        (5000, r"tasks: the data of mini_gqa cannot be read \(ArrowInvalid: .*restore \S+gqa\.parquet$"),
+    ],
+)
+def test_data_that_are_not_there_are_not_blamed_on_the_network(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: int, message: str
+) -> None:
+    shutil.copytree(str(shipped("tasks/mini")), tmp_path / "tasks" / "mini", ignore=shutil.ignore_patterns("model*"))
+    shutil.copytree(str(shipped("tasks/paper")), tmp_path / "tasks" / "paper")
+    data = tmp_path / "tasks" / "mini" / "data" / "gqa.parquet"
+    content = data.read_bytes()[:left]
+    data.unlink()
+    if content:
+        data.write_bytes(content)
+    for module in ("tasks", "task_files"):
+        monkeypatch.setattr(f"adaptinfer_eval.sweep.{module}.shipped", tmp_path.joinpath)
+    with pytest.raises(SweepError, match=message):
+        run(small_sweep(checkpoint, tmp_path / "out", "tasks=mini_mme,mini_gqa"))
+    assert "Traceback" in (tmp_path / "out" / "log.txt").read_text(encoding="utf-8")
 
 
 def test_a_worker_that_cannot_start_ends_the_sweep(checkpoint: Path, tmp_path: Path) -> None:

@@ -15,15 +15,16 @@ class CheckpointError(ValueError):
 
 def check_checkpoint(
     pretrained: str, revision: str | None = None, family: str | None = None, download: bool = True
-) -> None:
-    """CheckpointError unless `pretrained` (a folder or a hub id) is a checkpoint of `family`, by its config.json.
+) -> dict[str, Any] | None:
+    """What config.json of `pretrained` (a folder or a hub id) says; CheckpointError unless it is one of `family`.
 
-    Without `family`, of any that is known. With `download=False`, a hub id whose config.json is not here passes.
+    Without `family`, of any that is known. With `download=False`, None for a hub id whose config.json is not here.
     """
     path = _config_file(pretrained, revision, download)
     if path is None:
-        return
-    found = _read_json(path).get("model_type")
+        return None
+    config = _read_json(path)
+    found = config.get("model_type")
     if found not in tuple(FAMILIES):  # it may be anything that JSON can say
         raise CheckpointError(f"{path} is of model_type {found!r}: what can be measured is {' and '.join(FAMILIES)}")
     if family not in (None, found):
@@ -31,6 +32,7 @@ def check_checkpoint(
             f"{path} is of model_type {found!r} and was asked for as {family}: "
             f"use backbone={found} (in lmms-eval a model METHOD_{found}), or another checkpoint"
         )
+    return config
 
 
 def _config_file(pretrained: str, revision: str | None, download: bool) -> Path | None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Protocol
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.image_method import works_in_tower
@@ -17,16 +14,10 @@ from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
 from adaptinfer_eval.sweep.files import file_name
-from adaptinfer_eval.vision import image_tokens, merging_layers
+from adaptinfer_eval.sweep.shape import model_shape
 
 COUNTING = {"count", "per"}
 """Options that say what a budget means."""
-
-LEFT_OUT: dict[str, dict[str, Any]] = {
-    "llava": {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"},
-    "llama": {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008},
-}
-"""What the config.json of LLaVA-1.5-7B leaves out: transformers' defaults by model type, known without importing it."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +111,8 @@ def settings(config: Swept) -> list[Setting]:
 
     SweepError where an option is wrong, and where two entries are the same method in two spellings.
     """
+    if isinstance(config, SweepConfig):
+        _check_model_args(config)
     once: list[Setting] = []
     swept: list[Setting] = []
     for entry in config.methods:
@@ -205,57 +198,17 @@ def _audit(method: Method, shape: Shape, config: SweepConfig, vision_tokens: int
     )
 
 
-def model_shape(config: SweepConfig) -> Shape:
-    """From the checkpoint's config.json if that is on this machine, else from the configuration."""
-    path = _config_json(config)
-    if path is None:
-        if config.shape is None:
-            raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`")
-        return config.shape
-    try:
-        written = json.loads(path.read_text(encoding="utf-8"), object_hook=_with_defaults)
-        text = getattr(written, "text_config", None)
-        if not isinstance(written, SimpleNamespace) or not isinstance(text, SimpleNamespace | None):
-            raise ValueError("it is no object with another as its text_config")
-    except ValueError as error:
-        raise SweepError(f"{path} is not a model's configuration ({error}): download the checkpoint again") from error
-    try:
-        return _shape(written, text)
-    except AttributeError:  # left to the defaults of a class that only transformers knows
-        from transformers import AutoConfig
-
-        found = AutoConfig.from_pretrained(path.parent)
-        return _shape(found, found.get_text_config())
-
-
-def _shape(found: Any, text: Any) -> Shape:
-    return Shape(
-        num_layers=text.num_hidden_layers,
-        hidden_size=text.hidden_size,
-        intermediate_size=text.intermediate_size,
-        vision_tokens=image_tokens(found),
-        merging_layers=merging_layers(found),
-    )
-
-
-def _config_json(config: SweepConfig) -> Path | None:
-    """In the checkpoint's folder, or where the hub's files are kept on this machine."""
-    if Path(config.checkpoint).is_dir():
-        path = Path(config.checkpoint, "config.json")
-        return path if path.is_file() else None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        revision = str(config.model_args.get("revision") or "main")
-        found = try_to_load_from_cache(config.checkpoint, "config.json", revision=revision)
-    except HFValidationError:  # no name that the hub could have
-        return None
-    return Path(found) if isinstance(found, str) else None
-
-
-def _with_defaults(written: dict[str, Any]) -> SimpleNamespace:
-    return SimpleNamespace(**{**LEFT_OUT.get(str(written.get("model_type")), {}), **written})
+def _check_model_args(config: SweepConfig) -> None:
+    """SweepError for an option of a method among the arguments of the model, which all methods share."""
+    for entry in config.methods:
+        for field in dataclasses.fields(_known(entry.name)):
+            if field.name in config.model_args:
+                value = config.model_args[field.name]
+                remedy = f"methods=[{{name: {entry.name}, {field.name}: {value}}}]"
+                remedy = {"budget": f"budgets={value}", "count": f"count={value}", "per": f"per={value}"}.get(
+                    field.name, remedy
+                )
+                raise SweepError(f"model_args.{field.name} is an option of methods: give {remedy} instead")
 
 
 def _known(name: str) -> type[Method]:

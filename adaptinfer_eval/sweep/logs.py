@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ class _Log(io.TextIOBase):
 
 @contextlib.contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Send what lmms-eval and its libraries print to a file."""
+    """Send what lmms-eval and its libraries print to a file, and the traceback of what ends the block."""
     path.parent.mkdir(parents=True, exist_ok=True)
     log: Any = _Log(path)
     with log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
@@ -39,5 +40,8 @@ def logged_to(path: Path) -> Iterator[None]:
         sink = logger.add(log, level="INFO")
         try:
             yield
+        except Exception:
+            traceback.print_exc()
+            raise
         finally:
             logger.remove(sink)

@@ -28,6 +28,7 @@ from adaptinfer_eval.sweep.journal import Gone, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
 from adaptinfer_eval.sweep.records import Record, write_record
+from adaptinfer_eval.sweep.shape import check_checkpoint
 from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, one_question_first, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
@@ -57,10 +58,11 @@ def run_sweep(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SweepError("a sweep starts its own processes: run it without torchrun, with workers=N")
     settings(config)  # a method that does not exist is told before any data is loaded
+    check_checkpoint(config)
     output = Path(config.output)
     with _trouble_with_files_told(output), only_run(output) as check, logged_to(output / "log.txt"):
         console.print(Text(f"{config.name}: loading tasks; log: {output / 'log.txt'}"), soft_wrap=True)
-        manager, tasks = _load_tasks(config)
+        manager, tasks = load_tasks(config)
         asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         sources = Sources.read(config, tasks, asked)
         jobs = open_jobs(config, sources, asked, console)
@@ -230,19 +232,6 @@ def _trouble_with_files_told(output: Path) -> Iterator[None]:
         if not about_the_folder(error, output):
             raise
         raise SweepError(f"{explained(error)} and start the sweep again: it goes on from here") from error
-
-
-def _load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
-    try:
-        return load_tasks(config)
-    except SweepError:
-        raise
-    except Exception as error:  # upstream retries downloads, and wraps what went wrong more than once
-        traceback.print_exc()
-        raise SweepError(
-            f"the data sets of {', '.join(config.tasks)} could not be loaded ({type(error).__name__}: {error}): "
-            "is the network there, and are you logged in to the hub?"
-        ) from error
 
 
 def _progress(console: Console) -> rich.progress.Progress:

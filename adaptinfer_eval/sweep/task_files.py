@@ -7,7 +7,7 @@ included from another file, or that there is not), lmms-eval's own index has to 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -52,8 +52,28 @@ _Loader.add_multi_constructor("!", lambda *_: None)
 
 def description(path: Path) -> dict[str, Any]:
     """What a task's file says, and those that it includes, but for functions."""
-    told: dict[str, Any] = yaml.load(path.read_bytes(), _Loader)  # a safe one
+    told = _read(path)
     included = told.pop("include", [])
     for name in [included] if isinstance(included, str) else included:  # the first counts most, after the file itself
         told = description(path.parent / name) | told
+    return told
+
+
+def data_files(path: Path) -> Iterator[Path]:
+    """The local files that a task's file names as its data set; without those of included files."""
+    options = _read(path).get("dataset_kwargs") or {}
+    local = description(path).get("dataset_path") in ("arrow", "csv", "json", "pandas", "parquet", "text")
+    waiting = [options.get("data_files")] if local and "data_dir" not in options else []
+    while waiting:
+        named = waiting.pop()
+        if isinstance(named, str):
+            if not re.search(r"://|[*?[]", named):  # an address, or a pattern
+                beside = path.parent / named
+                yield beside if beside.is_file() or not Path(named).is_file() else Path(named)
+        elif named:
+            waiting += named.values() if isinstance(named, dict) else named
+
+
+def _read(path: Path) -> dict[str, Any]:
+    told: dict[str, Any] = yaml.load(path.read_bytes(), _Loader)  # a safe one
     return told

@@ -9,7 +9,7 @@ from typing import Any
 from adaptinfer_eval.models.requests import Request, RequestError, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
 from adaptinfer_eval.sweep.scores import check_limit, check_metrics
-from adaptinfer_eval.sweep.task_files import description, task_files
+from adaptinfer_eval.sweep.task_files import data_files, description, task_files
 
 ALONE = "run it with the lmms-eval command"
 
@@ -17,15 +17,21 @@ ALONE = "run it with the lmms-eval command"
 def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
     """lmms-eval's task manager and the task objects by name, their data sets loaded.
 
-    SweepError for an unknown task, a group, and a task whose metric has no known scale.
+    SweepError for an unknown task, a group, data that cannot be read, and a task whose metric has no known scale.
     """
     from lmms_eval.tasks import get_task_dict
 
+    check_tasks(config)
     manager = task_manager(config)
-    tasks = get_task_dict(list(config.tasks), manager, "chat")
+    tasks: dict[str, Any] = {}
+    for name in config.tasks:
+        try:
+            tasks |= get_task_dict([name], manager, "chat")
+        except Exception as error:  # upstream tries again and again, and wraps what went wrong
+            raise SweepError(_no_data(name, manager, error)) from error
     for name, task in tasks.items():
         _check_scores(name, task.config.metric_list, config.limit)
-    return manager, {name: tasks[name] for name in config.tasks}
+    return manager, tasks
 
 
 def check_tasks(config: SweepConfig) -> None:
@@ -40,6 +46,8 @@ def check_tasks(config: SweepConfig) -> None:
         files = {name: Path(path) for name, path in found.items() if path != -1}  # -1: a task in Python
     for name, path in files.items():
         told = description(path)
+        if missing := ", ".join(str(file) for file in data_files(path) if not file.is_file()):
+            raise SweepError(f"tasks: the data of {name} are not here: restore {missing}")
         if (kind := told.get("output_type", "generate_until")) != "generate_until":
             raise SweepError(f"tasks: {name} asks for {kind}; a sweep takes generated answers: {ALONE}")
         if told.get("metric_list"):
@@ -90,3 +98,17 @@ def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
             f"documents; a sweep takes one generated answer per document: {ALONE}"
         )
     return requests
+
+
+def _no_data(name: str, manager: Any, error: BaseException) -> str:
+    """Why a task's data could not be loaded: the files of a data set kept here, or the way to one that is not."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    path = manager.task_index[name]["yaml_path"]
+    if path != -1 and (files := ", ".join(map(str, data_files(Path(path))))):
+        return f"tasks: the data of {name} cannot be read ({why}): restore {files}"
+    return (
+        f"tasks: the data set of {name} could not be loaded ({why}): is the network there, and are you logged in to "
+        "the hub?"
+    )

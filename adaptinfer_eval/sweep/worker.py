@@ -15,6 +15,7 @@ from transformers import set_seed
 from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.image_method import works_in_tower
 from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.requests import Request
@@ -86,8 +87,8 @@ class Worker:
         from lmms_eval.models import get_model
 
         self.config = config = sources.pin(config)
+        _, tasks = load_tasks(config)
         try:
-            _, tasks = load_tasks(config)
             self.model = get_model(f"vanilla_{config.backbone}")(
                 pretrained=config.checkpoint,
                 batch_size=config.batch_size,
@@ -95,9 +96,12 @@ class Worker:
                 device_map="auto" if config.gpus_per_worker > 1 else None,
                 **config.model_args,
             )
+        except CheckpointError as error:
+            raise SweepError(str(error)) from error
         except Exception as error:
             traceback.print_exc()
-            raise SweepError(f"{config.pretrained} could not be loaded: {type(error).__name__}: {error}") from error
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise SweepError(f"{config.pretrained} could not be loaded: {why}") from error
         self.model.shares_prefixes = config.sharing
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         # On another machine, or after an edit, these could be others than the records will say.
