@@ -230,6 +230,29 @@ def test_batches_answer_every_mini_task_alike(manager: TaskManager, method: str)
     assert answers(4) == single
 
 
+@pytest.mark.parametrize("simple", [False, True])
+def test_half_a_group_of_questions_is_refused_before_any_is_answered(
+    load: Callable[..., Any], manager: TaskManager, simple: bool
+) -> None:
+    model = load(simple=simple)
+
+    def evaluate(**which: Any) -> Any:
+        options: dict[str, Any] = {"task_manager": manager, "datetime_str": "groups", "bootstrap_iters": 0}
+        return simple_evaluate(model=model, tasks=["mini_gqa", "mini_mme"], **which, **options)
+
+    for which, message in [
+        (
+            {"limit": 7},
+            r"mini_mme is scored over whole groups .*document 7 of one would be left out: use another --limit",
+        ),
+        ({"limit": 4, "offset": 1}, "document 0 of one would be left out"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            evaluate(**which)
+        assert model.tally.requests == 0
+    assert evaluate(limit=4)["results"]["mini_mme"]["mme_total_score,none"] >= 0
+
+
 def test_one_loaded_model_serves_run_after_run(load: Callable[..., Any], documents: list[Document]) -> None:
     model = load("fastv", ",budget=20")
     first = ask(model, documents)

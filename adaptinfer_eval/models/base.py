@@ -27,6 +27,7 @@ from adaptinfer_eval.following_method import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.checkpoint import check_checkpoint
 from adaptinfer_eval.models.generation import Generation
+from adaptinfer_eval.models.groups import check_groups
 from adaptinfer_eval.models.loading import load_model
 from adaptinfer_eval.models.options import make_method, pick_device, pick_dtype, plain, whole
 from adaptinfer_eval.models.other_question import other_question
@@ -105,6 +106,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     def generate_until(self, requests: list[Instance]) -> list[GenerationResult]:
         """Answers in the order of the requests, cut at the first stop string."""
         asked = generation_requests(requests, self.is_simple)
+        check_groups(asked, self.world_size)
         self.warn_of_ignored(asked)
         return self._run(asked, self._answer)
 
