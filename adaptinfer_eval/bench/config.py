@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, 
 
 from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
 from adaptinfer_eval.schedule import Count, Per
-from adaptinfer_eval.sweep.config import Budget, MethodEntry, SweepError, Whole, explain, nearest, read_yaml, shipped
+from adaptinfer_eval.sweep.config import (
+    Budget,
+    MethodEntry,
+    SweepError,
+    Whole,
+    explain,
+    nearest,
+    problems,
+    read_yaml,
+    shipped,
+)
 
 LISTS = ("methods", "budgets", "batch_sizes", "attention", "text_tokens")
 
@@ -112,7 +122,7 @@ def bench_config(pretrained: str | None, shape: str | None, overrides: Iterable[
     try:
         return BenchConfig.model_validate(values)
     except ValidationError as error:
-        raise SweepError("; ".join(map(_explain, error.errors()))) from None
+        raise SweepError("; ".join(map(_explain, problems(error)))) from None
 
 
 def _explain(problem: Any) -> str:

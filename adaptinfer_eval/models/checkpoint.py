@@ -26,7 +26,10 @@ def check_checkpoint(
     config = _read_json(path)
     found = config.get("model_type")
     if found not in tuple(FAMILIES):  # it may be anything that JSON can say
-        raise CheckpointError(f"{path} is of model_type {found!r}: what can be measured is {' and '.join(FAMILIES)}")
+        raise CheckpointError(
+            f"{path} is of model_type {found!r}: use a checkpoint of {' or '.join(FAMILIES)} in Hugging Face's own "
+            "form (on the hub, their names end in -hf)"
+        )
     if family not in (None, found):
         raise CheckpointError(
             f"{path} is of model_type {found!r} and was asked for as {family}: "

@@ -184,8 +184,7 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> SweepConfig:
     try:
         return SweepConfig.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(dict(problem)) for problem in error.errors()]
-        raise SweepError(f"{path.name}: " + "; ".join(lines)) from None
+        raise SweepError(f"{path.name}: {'; '.join(map(_explain, problems(error)))}") from None
 
 
 def find_config(source: str) -> Path:
@@ -252,6 +251,13 @@ def _explain(problem: Mapping[str, Any]) -> str:
         known = Shape.model_fields if problem["loc"][0] == "shape" else SweepConfig.model_fields
         return f"unknown key {where!r}{nearest(str(problem['loc'][-1]), known)}"
     return explain(problem)
+
+
+def problems(error: ValidationError) -> list[dict[str, Any]]:
+    """What is wrong, without what follows from it: that a list is empty whose only entry is wrong."""
+    found: list[dict[str, Any]] = [dict(problem) for problem in error.errors()]
+    inner = {tuple(problem["loc"][:-1]) for problem in found}
+    return [problem for problem in found if not problem["loc"] or problem["loc"] not in inner]
 
 
 def explain(problem: Mapping[str, Any]) -> str:
