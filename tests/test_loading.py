@@ -20,8 +20,8 @@ from sweeps import run, small_sweep
 from torch import Tensor
 
 from adaptinfer_eval.models.checkpoint import CheckpointError
+from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.loading import load_model
-from adaptinfer_eval.models.options import Generation
 from adaptinfer_eval.models.requests import Image
 from adaptinfer_eval.sweep.config import SweepError
 
