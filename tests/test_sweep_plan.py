@@ -197,10 +197,10 @@ def test_budgets_that_the_checkpoints_tower_cannot_reach_are_told() -> None:
 
 def test_no_tower_to_merge_in_and_no_grid_to_sample_are_told() -> None:
     for methods, change, reason in (
-        ("tome", "merging_layers: 0", "this model has none"),
+        ("tome", "vision_tokens: 576, merging_layers: 0", "this model has none"),
         ("downsample", "vision_tokens: 500", "no square grid"),
     ):
-        shape = f"shape={{num_layers: 32, hidden_size: 8, intermediate_size: 8, vision_tokens: 576, {change}}}"
+        shape = f"shape={{num_layers: 32, hidden_size: 8, intermediate_size: 8, {change}}}"
         (planned,) = plan(load_config("mini", ["pretrained=not/here", shape, f"methods={methods}", "budgets=64"]))
         assert reason in planned.reason
 

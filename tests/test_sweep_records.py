@@ -78,7 +78,7 @@ def test_a_method_may_say_itself_what_its_budget_counts(tmp_path: Path) -> None:
     cell = Cell("llava", settings(config)[0], "mini_mme")
     own = identity(config, cell, "1:30", SOURCES)
     assert (own["budget"], own["count"], own["per"]) == (64, "entering", "image")
-    write_record(tmp_path, cell, {"status": "done", **own})
+    write_record(tmp_path, cell, {"id": cell.id, "status": "done", **own})
     check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
 
 
