@@ -113,14 +113,14 @@ class Answering(ABC):
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
         images = [image for prompt in prompts for image in prompt.images]
-        text = [self.spelled(prompt.text) for prompt in prompts]
+        texts = [self.spelled(prompt.text) for prompt in prompts]
         # A chat template may have written what the tokenizer would put before every text.
-        begun = {text.startswith(self.tokenizer.bos_token or "\0") for text in text}
+        begun = {text.startswith(self.tokenizer.bos_token or "\0") for text in texts}
         if len(begun) > 1:
             begin = self.tokenizer.bos_token
             raise ValueError(f"the chat template begins some prompts with {begin}, others not: use batch_size=1")
         inputs = self.processor(
-            text=text, images=images or None, padding=True, return_tensors="pt", add_special_tokens=begun == {False}
+            text=texts, images=images or None, padding=True, return_tensors="pt", add_special_tokens=begun == {False}
         )
         lengths, limit = inputs["attention_mask"].sum(1).tolist(), self._positions()
         for number, length in enumerate(lengths, 1):

@@ -60,7 +60,7 @@ class Llava(PrunedModel):
     def conversation(self, messages: Sequence[Message]) -> str:
         if self.conv == "hf":
             return checkpoint_template(messages, self.processor)
-        return vicuna_v1(messages, self.processor.image_token, self.processor.tokenizer.eos_token)
+        return vicuna_v1(messages, self.processor.image_token, self.tokenizer.decode(self._end_tokens()[:1]))
 
     def spelled(self, text: str) -> str:
         return text if self.conv == "hf" else marked(text, self.processor.image_token, self.processor.tokenizer)

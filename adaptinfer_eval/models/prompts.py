@@ -57,7 +57,7 @@ def marked(text: str, image_token: str, tokenizer: Any) -> str:
     if not backend or repr(backend.pre_tokenizer) != repr(_metaspace("first")):
         return text
     special = "|".join(map(re.escape, tokenizer.get_added_vocab()))
-    return re.sub(rf"^(?= )|(?<={re.escape(image_token)})(?!{special}|$)", " ", text)
+    return re.sub(rf"^(?= )|(?<={re.escape(image_token)})(?!{special}|\Z)", " ", text)
 
 
 def _metaspace(prepend_scheme: str) -> pre_tokenizers.Metaspace:

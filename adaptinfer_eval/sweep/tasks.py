@@ -81,7 +81,7 @@ def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:
 
     documents = task.eval_docs_no_media
     asked = documents["question"] if "question" in (getattr(documents, "column_names", None) or []) else []
-    if None in (column := list(asked)[:limit]):
+    if None in (column := asked[:limit]):
         raise SweepError(f"tasks: the question of {name}'s document {column.index(None)} is None: mend its data")
     task.build_all_requests(limit=limit)
     kinds = {instance.request_type for instance in task.instances}
