@@ -43,7 +43,12 @@ LLAVA_7B = {  # as its config.json is: what is as by default is left out
     "image_token_index": 32000,
     "model_type": "llava",
     "text_config": {"model_type": "llama", "max_position_embeddings": 4096, "vocab_size": 32064},
-    "vision_config": {"model_type": "clip_vision_model", "image_size": 336, "intermediate_size": 4096},
+    "vision_config": {
+        "model_type": "clip_vision_model",
+        "image_size": 336,
+        "patch_size": 14,
+        "num_hidden_layers": 24,
+    },
 }
 
 

@@ -146,7 +146,7 @@ def test_the_sweeps_keys_hold_for_an_entry_with_a_budget_of_its_own() -> None:
         ("[{name: tome, count: xx}]", "count='xx'"),
         ("[{name: tome, per: sample}]", "per='sample'"),
         ("[{name: fastv, budget: many}]", "budget='many'"),
-        ("[{name: fastv, budget: true}]", "budget=True: true and false are no values"),
+        ("[{name: fastv, budget: true}]", "budget=True: FastV takes a number"),
         ("[{name: fastv, budget: -1}]", "budget=-1"),
         ("[{name: random, seed: x}]", "seed='x'"),
         ("[{name: random, seeds: 3}]", "no option 'seeds': did you mean 'seed'"),

@@ -31,15 +31,14 @@ def model_shape(config: SweepConfig) -> Shape:
         if config.shape is None:
             raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`")
         return config.shape
+    named = _named(written)
     try:
-        named = _named(written)
-        if not isinstance(getattr(named, "text_config", None), SimpleNamespace):
-            return _configured_shape(config)
-        try:
-            return _shape(named, named.text_config)
-        except AttributeError:
-            return _configured_shape(config)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        return _shape(named, named.text_config)
+    except (AttributeError, TypeError, ValueError):  # not all is said, or it is no model's: transformers knows more
+        pass
+    try:
+        return _configured_shape(config)
+    except Exception as error:  # whatever its configuration classes make of it
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SweepError(
             f"config.json of {config.checkpoint} is not a model's configuration ({why}): download the checkpoint again"
