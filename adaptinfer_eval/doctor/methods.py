@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from adaptinfer_eval.doctor.finding import Finding, found_by, one_line
 from adaptinfer_eval.doctor.tiny import ALIKE, APART, tiny_config, tiny_sweep
-from adaptinfer_eval.method import available_methods, get_method
+from adaptinfer_eval.method import Method, available_methods, get_method
 from adaptinfer_eval.sweep.cells import Cell, Setting, settings
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Answered, Failed, Worker
@@ -47,14 +47,29 @@ def methods(folder: Path) -> Iterator[Finding]:
         else:
             yield problem
     stored: dict[str, list[Row]] = json.loads(STORED.read_text(encoding="utf-8"))
-    worker, tried = _loaded(folder, usable)
-    refused = worker.ready().cannot_run
-    for setting in tried:
-        name = setting.entry.name
-        if setting.label in refused:
-            yield Finding(f"method {name}", "warning", f"not tried: {refused[setting.label]}", "try it with limit=2")
-        else:
-            yield from found_by(f"method {name}", partial(_tried, worker, setting, stored.get(name)))
+    for names in _different(usable):
+        worker, tried = _loaded(folder, names)
+        refused = worker.ready().cannot_run
+        for setting in tried:
+            name = setting.entry.name
+            if setting.label in refused:
+                yield Finding(
+                    f"method {name}", "warning", f"not tried: {refused[setting.label]}", "try it with limit=2"
+                )
+            else:
+                yield from found_by(f"method {name}", partial(_tried, worker, setting, stored.get(name)))
+
+
+def _different(names: Sequence[str]) -> list[list[str]]:
+    """Names in as few lists as can be, with no method twice in one, which a sweep refuses."""
+    lists: list[dict[Method, str]] = []
+    for name in names:
+        (method,) = (setting.build() for setting in _settings([name]))
+        place = next((known for known in lists if method not in known), None)
+        if place is None:
+            lists.append(place := {})
+        place[method] = name
+    return [list(known.values()) for known in lists]
 
 
 def _cannot_be_tried(name: str) -> Finding | None:
