@@ -47,10 +47,10 @@ def test_a_pipe_stays_and_is_written_through(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     read: list[bytes] = []
-    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: read.append(pipe.read_bytes()), daemon=True)
     reader.start()
     write_bytes(pipe, b"through")
-    reader.join()
+    reader.join(60)
     assert read == [b"through"]
     assert pipe.is_fifo()
 

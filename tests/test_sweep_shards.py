@@ -54,6 +54,7 @@ class Scripted:
         self.workers, self.script = workers, script
         self.hung: set[int] = set()
         self.ended: list[int] = []
+        self.silence = 0.0
         self.events: deque[tuple[int, Event]] = deque((worker, Ready({})) for worker in range(workers))
         self.waiting: dict[int, deque[Shard]] = {worker: deque() for worker in range(workers)}
         self.answered: list[tuple[str, int]] = []
@@ -65,6 +66,8 @@ class Scripted:
     def receive(self, seconds: float) -> tuple[int, Event] | None:
         awake = [worker for worker, waiting in self.waiting.items() if waiting and worker not in self.hung]
         if not self.events and not awake:
+            self.silence += seconds
+            assert self.silence < 100 * TIMEOUT, "nobody does anything about it"
             return None  # as if so many seconds had passed
         if not self.events:
             worker = max(awake, key=lambda worker: len(self.waiting[worker]))
