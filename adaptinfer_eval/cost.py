@@ -127,7 +127,7 @@ def audit(
     the prompt.
     """
     if isinstance(method, LayerMethod) and (excess := method.excess(vision_tokens)):
-        raise ValueError(f"{excess}; or, if prompts have more images, say so with images=")
+        raise ValueError(excess)
     entering = method.entering(num_layers, vision_tokens, images)
     return Audit(
         schedule=method.describe(num_layers, vision_tokens, images),

@@ -1,7 +1,7 @@
 """Vision tokens of an image, from a checkpoint's configuration. Plain numbers, no torch.
 
 The engine plans with these, and `plan` and the records say the same before anything is loaded. `image_seq_length` is
-asked last: older checkpoints do not have it, and its default is that of one model.
+not asked: older checkpoints do not have it, and its default is that of one model.
 """
 
 from __future__ import annotations
@@ -10,18 +10,23 @@ from typing import Any
 
 # Merging needs a tower that hands on any number of tokens: InternVL's pixel shuffle takes whole squares only.
 MERGING_TOWERS = ("clip_vision_model",)
-_CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+"""LLaVA's vision towers → tokens of theirs that are no patch."""
 
 
 def image_tokens(config: Any) -> int:
-    """Vision tokens of an image (with InternVL, of a tile of it) in the decoder of a Hugging Face `config`."""
+    """Vision tokens of an image (with InternVL, of a tile of it) in the decoder of a Hugging Face `config`.
+
+    ValueError for a vision tower whose images have any size.
+    """
     vision = config.vision_config
     if config.model_type == "internvl":
         return int(_patches(vision) * config.downsample_ratio**2)
-    if vision.model_type in _CLASS_TOKENS:
-        first = 1 if config.vision_feature_select_strategy == "default" else 0  # dropped, whatever it is
-        return _patches(vision) + _CLASS_TOKENS[vision.model_type] - first
-    return int(config.image_seq_length)
+    if vision.model_type not in CLASS_TOKENS:
+        known = ", ".join(CLASS_TOKENS)
+        raise ValueError(f"{config.model_type} over {vision.model_type} cannot be pruned: known towers are {known}")
+    first = 1 if config.vision_feature_select_strategy == "default" else 0  # dropped, whatever it is
+    return _patches(vision) + CLASS_TOKENS[vision.model_type] - first
 
 
 def merging_layers(config: Any) -> int:

@@ -298,3 +298,29 @@ def test_merged_tokens_of_several_images_are_numbered_on() -> None:
     (row,) = kept_tokens(trace, torch.ones(1, 12, dtype=torch.bool), [3])
     merged = np.frombuffer(zlib.decompress(base64.b64decode(row["assign"])), "<u2")
     assert merged.tolist() == [0, 1, 0, 2, 3, 3, 4, 4, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("adaptinfer", {"layers": "4,5,6"}), ("fastv", {"k": 4}), ("downsample", {}), ("tome", {})]
+)
+@torch.no_grad()
+def test_a_budget_per_prompt_may_be_more_than_an_image_has(name: str, options: dict[str, Any]) -> None:
+    model, method = llava(), ae.get_method(name)(budget=IMAGE_TOKENS + 6, per="prompt", **options)
+    with ae.pruned(model, method) as trace:
+        model(**prompt(5, 2, 7, 1))
+    leaving = torch.cat([trace.entering[0, 1:], trace.entering[0, -1:]]).float().mean()
+    assert leaving == pytest.approx(IMAGE_TOKENS + 6, abs=0.5)
+
+
+@torch.no_grad()
+def test_images_of_embeddings_are_counted_as_those_of_tokens() -> None:
+    model, inputs = internvl(), prompt(5, 1, 7, 1)
+    image = inputs["input_ids"] == model.config.image_token_id
+    ids = torch.cat(
+        [inputs["input_ids"][:, :5], *[inputs["input_ids"][image][None]] * 2, inputs["input_ids"][:, -7:]], 1
+    )
+    mask, embeds = ids == model.config.image_token_id, torch.randn(1, ids.shape[1], 32)
+    with ae.pruned(model, ae.get_method("downsample")(budget=20), vision_mask=mask) as trace:
+        model(inputs_embeds=embeds)
+    assert trace.images == [2]  # side by side, as tiles are
+    assert trace.entering.tolist() == [[40] * 8]

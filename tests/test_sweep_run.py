@@ -234,7 +234,9 @@ def test_a_folder_that_is_deleted_meanwhile_ends_the_sweep(checkpoint: Path, tmp
     sweep = small_sweep(checkpoint, folder, "tasks=mini_gqa", "limit=200", "batch_size=1", "methods=vanilla")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, sweep)
-        while not any(len(path.read_bytes().splitlines()) > 1 for path in folder.glob("journal/*.jsonl")):
+        while not running.done() and not any(
+            len(path.read_bytes().splitlines()) > 1 for path in folder.glob("journal/*.jsonl")
+        ):
             time.sleep(0.001)
         folder.rename(elsewhere)
         with pytest.raises(SweepError, match="was deleted or replaced during the run"):
@@ -253,9 +255,11 @@ def test_a_killed_worker_costs_no_cell(
     sweep = small_sweep(checkpoint, tmp_path, "workers=2", "limit=40")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run, sweep)
-        while not list(tmp_path.glob("journal/*.jsonl")):
+        while not running.done() and not list(tmp_path.glob("journal/*.jsonl")):
             time.sleep(0.01)
-        while all(len(path.read_bytes().splitlines()) < 2 for path in tmp_path.glob("journal/*.jsonl")):
+        while not running.done() and all(
+            len(path.read_bytes().splitlines()) < 2 for path in tmp_path.glob("journal/*.jsonl")
+        ):
             time.sleep(0.01)
         multiprocessing.active_children()[0].kill()
         records, failed, _ = running.result()

@@ -311,7 +311,7 @@ class Answering(ABC):
         text = self.model.config.get_text_config()
         known = getattr(text, "max_position_embeddings", None) or float("inf")
         rope = getattr(text, "rope_parameters", None) or {}
-        stretched = rope.get("original_max_position_embeddings", known) * (rope.get("factor") or 1)
+        stretched = (rope.get("original_max_position_embeddings") or known) * (rope.get("factor") or 1)
         return float(min(max(known, stretched), self.tokenizer.model_max_length))
 
     def _slides(self) -> bool:

@@ -52,7 +52,7 @@ class Generation:
     def read(cls, arguments: Mapping[str, Any]) -> Generation:
         """lmms-eval's arguments; nothing is sampled at temperature 0, the default, and nothing is written to them."""
         left = dict(arguments)
-        if left.pop("num_return_sequences", 1) != 1:
+        if (left.pop("num_return_sequences", None) or 1) != 1:
             raise ValueError("num_return_sequences: a request has one answer; leave it out of generation_kwargs")
         until = left.pop("until", None) or []
         until = tuple([until] if isinstance(until, str) else until)
@@ -62,7 +62,7 @@ class Generation:
         sample = bool(left.pop("do_sample", bool(temperature))) and temperature != 0
         top_p = left.pop("top_p", None)
         options = {
-            "max_new_tokens": int(left.pop("max_new_tokens", 1024)),
+            "max_new_tokens": int(left.pop("max_new_tokens", None) or 1024),
             "num_beams": int(left.pop("num_beams", None) or 1),
             "do_sample": sample,
             "temperature": temperature if sample else None,

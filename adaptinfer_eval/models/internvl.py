@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import floordiv
 from typing import Any, ClassVar
 
 from transformers import AutoProcessor
@@ -13,6 +12,7 @@ from adaptinfer_eval.models.base import PrunedModel, method_classes
 from adaptinfer_eval.models.options import whole
 from adaptinfer_eval.models.prompts import checkpoint_template
 from adaptinfer_eval.models.requests import Message
+from adaptinfer_eval.vision import image_tokens
 
 
 class InternVL(PrunedModel):
@@ -32,9 +32,7 @@ class InternVL(PrunedModel):
         self.max_patches = whole("max_patches", max_patches, "a whole number of tiles")
         super().__init__(pretrained, **arguments)
         # As many placeholders as the model makes features, whether the processor's own file says how many or not.
-        vision, ratio = self.model.config.vision_config, self.model.config.downsample_ratio
-        rows, columns = map(floordiv, vision.image_size, vision.patch_size)
-        self.processor.image_seq_length = int(rows * ratio) * int(columns * ratio)
+        self.processor.image_seq_length = image_tokens(self.model.config)
 
     def load_processor(self, pretrained: str, revision: str) -> Any:
         processor = AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]

@@ -12,9 +12,7 @@ from adaptinfer_eval.models.base import PrunedModel, method_classes
 from adaptinfer_eval.models.options import plain
 from adaptinfer_eval.models.prompts import checkpoint_template, marked, use_original_tokens, vicuna_v1
 from adaptinfer_eval.models.requests import Message
-
-_CLS = ("class_embedding", "cls_token")
-"""What towers call the token that is no patch. CLIP has one, SigLIP none."""
+from adaptinfer_eval.vision import CLASS_TOKENS
 
 
 class Llava(PrunedModel):
@@ -41,9 +39,9 @@ class Llava(PrunedModel):
                 raise ValueError(f"{name}={getattr(self, name)!r}: known are {', '.join(known)}")
         super().__init__(pretrained, **arguments)
         # As many placeholders as the model makes features, whether the processor's own file says how many or not.
-        tower = dict(self.model.model.vision_tower.named_parameters())
-        self.processor.patch_size = self.model.config.vision_config.patch_size
-        self.processor.num_additional_image_tokens = sum(name.endswith(_CLS) for name in tower)
+        tower = self.model.config.vision_config
+        self.processor.patch_size = tower.patch_size
+        self.processor.num_additional_image_tokens = CLASS_TOKENS[tower.model_type]
         self.processor.vision_feature_select_strategy = self.model.config.vision_feature_select_strategy
 
     def load_processor(self, pretrained: str, revision: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -42,9 +43,9 @@ def pruned(
     methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
-    uses that would give wrong tokens: training mode, no cache, a static or a filled one, chunked prefill, assisted
-    decoding. PruningError where the model then does not do what was planned (proof.py), and for scores that are not
-    finite: at the end of `generate`, or when the block ends.
+    uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
+    filled one, and assisted decoding. PruningError where the model then does not do what was planned (proof.py), and
+    for scores that are not finite: at the end of `generate`, or when the block ends.
     """
     check_mode(model)
     anatomy = anatomy_of(model)
@@ -64,7 +65,8 @@ def pruned(
 
 def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace, doubts: Doubts) -> TowerPruner:
     tower = anatomy.tower
-    method.check_tower(0 if tower is None else len(tower.layers), 0 if tower is None else tower.image_tokens)
+    layers, image_tokens = (len(tower.layers), tower.image_tokens) if tower else (0, 0)
+    method.check_tower(layers, image_tokens, _fewest_images(method, image_tokens))
     assert tower is not None
     if method.per == "prompt" and anatomy.text is None:
         raise ValueError(f"per=prompt: a vision tower by itself knows no prompts: give {method.name} per=image")
@@ -93,10 +95,11 @@ def _attach_decoder(
     if any(isinstance(getattr(hook, "__self__", None), DecoderWatch) for hook in text._forward_pre_hooks.values()):
         raise ValueError("the model is already inside a pruned block: leave it before you attach another method")
     image_tokens = _image_tokens(anatomy, vision_mask)
-    method.entering(len(text.layers), image_tokens)  # a budget or schedule that does not fit is refused here
+    fewest = _fewest_images(method, image_tokens)
+    method.entering(len(text.layers), fewest * image_tokens, fewest)  # what does not fit is refused here
     layers = images = None
     if isinstance(method, LayerMethod):
-        layers = LayerPruner(text, method, image_tokens, trace, doubts)
+        layers = LayerPruner(text, method, method.plan(len(text.layers), fewest * image_tokens, fewest), trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
     watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower)
@@ -117,6 +120,13 @@ def _attach_decoder(
 
         model.generate = checked
         stack.callback(delattr, model, "generate")
+
+
+def _fewest_images(method: Method, image_tokens: int) -> int:
+    """Images of the smallest prompt that a budget can be for: a budget per prompt may be more than one has tokens."""
+    if not isinstance(method, LayerMethod | ImageMethod) or method.per == "image" or not image_tokens:
+        return 1
+    return max(1, math.ceil((method.budget or 0) / image_tokens))
 
 
 def _image_tokens(anatomy: Anatomy, vision_mask: Tensor | None) -> int:

@@ -83,8 +83,8 @@ class DecoderWatch:
         self.forwards = 0
 
     def _after_model(self) -> None:
-        if not self.forwards:
-            raise broken("the decoder was not seen to run")
+        if not self.forwards or self.proof.planned is not None:
+            raise broken("the decoder was not seen to run, or not to its end")
 
     def _before_multimodal(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
         named = {**dict(zip(("input_ids", "pixel_values"), args, strict=False)), **kwargs}
@@ -134,8 +134,7 @@ class DecoderWatch:
         return (), kwargs
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
-        image_tokens = 0 if self.input_ids is None else self.anatomy.image_tokens
-        prompt = read_prompt(self._vision_mask(tokens), mask, image_tokens)
+        prompt = read_prompt(self._vision_mask(tokens), mask, self.anatomy.image_tokens)
         self.trace.kept.clear()
         self.trace.images = prompt.images
         self.trace.schedules = ["none" if images else "no image" for images in prompt.images]

@@ -53,7 +53,7 @@ def check_generate(model: PreTrainedModel, kwargs: dict[str, Any]) -> None:
             "without a cache every step would prune anew, and the answer so far would choose with it: leave "
             "use_cache=False out (it may stand in the checkpoint's generation_config.json)"
         )
-    if "static" in str(option("cache_implementation")) or option("cache_implementation") == "hybrid":
+    if "static" in str(option("cache_implementation")) or kwargs.get("cache_implementation") == "hybrid":
         raise ValueError(f"a static cache cannot hold layers of different lengths: {_CACHES}")
     if option("prefill_chunk_size") is not None:
         raise ValueError("chunked prefill would prune each chunk by itself: leave prefill_chunk_size out")

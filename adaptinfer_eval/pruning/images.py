@@ -29,7 +29,6 @@ class ImagePruner:
     def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace, drops_fillers: bool) -> None:
         self.method, self.image_tokens, self.trace, self.drops_fillers = method, image_tokens, trace, drops_fillers
         self._selected = functools.cache(self._select)
-        self._selected(method.budget)
 
     def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Segment | None]:
         """The decoder's arguments with only the selected vision tokens, and what they are."""

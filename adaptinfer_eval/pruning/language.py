@@ -61,14 +61,14 @@ class Run:
 class LayerPruner:
     """Applies one `LayerMethod` to the decoder `text`; `before_layer` is its pre-hook.
 
-    `image_tokens`: of an image as the model makes it. Prompts of other sizes have the same stages, after other keeps.
+    `usual`: the schedule of a prompt as the model makes it. Others keep other numbers after the same layers.
     """
 
-    def __init__(self, text: Any, method: LayerMethod, image_tokens: int, trace: Trace, doubts: Doubts) -> None:
+    def __init__(self, text: Any, method: LayerMethod, usual: Schedule, trace: Trace, doubts: Doubts) -> None:
         self.text, self.method, self.trace, self.doubts = text, method, trace, doubts
         self.layers: list[nn.Module] = list(text.layers)
         self.plan = functools.cache(functools.partial(method.resolved, len(self.layers)))
-        self.stages = {stage.layer for stage in self.plan(image_tokens, 1)}
+        self.stages = {stage.layer for stage in usual}
         ahead = 1 if method.looks_ahead else 0
         self.observed = {attention_of(self.layers[layer + ahead]) for layer in self.stages}
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
@@ -97,6 +97,11 @@ class LayerPruner:
             segment = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
             counts = zip(prompt.vision, prompt.images, strict=True)
             schedules = [self.plan(tokens, images) if images else Schedule() for tokens, images in counts]
+            if any({stage.layer for stage in schedule} != self.stages for schedule in schedules if schedule):
+                raise ValueError(
+                    f"{self.method.name} prunes prompts of another size after other layers than {sorted(self.stages)}: "
+                    "its official schedules of one depth have to name the same layers"
+                )
             self.trace.schedules = [str(schedule) if schedule else "no image" for schedule in schedules]
             for tokens in set(prompt.vision) - {0}:
                 if excess := self.method.excess(tokens):
@@ -149,7 +154,9 @@ class LayerPruner:
 
     def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
         segment = run.segments[0] = run.segments[0].to(hidden.device)
-        segment.rotary, run.positions = kwargs["position_embeddings"], kwargs["position_ids"]
+        # With a device map the rotary embedding may have a device of its own.
+        cos, sin = kwargs["position_embeddings"]
+        segment.rotary, run.positions = (cos.to(hidden.device), sin.to(hidden.device)), kwargs["position_ids"]
         if run.shared is not None:
             hidden, segment.rotary, run.positions = run.shared.embeds, run.shared.rotary, run.shared.positions
         text_mask = run.prompt.text_mask.to(hidden.device)
@@ -176,6 +183,7 @@ class LayerPruner:
                 raise ValueError(f"{method.name} merges tokens, which have no position to keep: renumber them")
             left = score.masked_fill(chosen | ~before.vision_mask, -torch.inf)
             merged = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
+            self.doubts.note(merged, f"of tokens merged after layer {index - 1}")
         segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)
         run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
         self.ahead.keep(None if any(made) else order)
@@ -274,7 +282,8 @@ class LayerPruner:
         return run.decode[current]
 
     def _rotate(self, hidden: Tensor, positions: Tensor) -> Rotary:
-        return self.text.rotary_emb(hidden, position_ids=positions)  # type: ignore[no-any-return]
+        cos, sin = self.text.rotary_emb(hidden, position_ids=positions)
+        return cos.to(hidden.device), sin.to(hidden.device)
 
     def _mask(self, run: Run, current: int, index: int, hidden: Tensor, kwargs: Kwargs) -> Tensor | None:
         """The attention mask of a shortened segment, built by transformers for its attention implementation."""
