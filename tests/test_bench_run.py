@@ -184,6 +184,6 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="no benchmark records"):
         read_bench(tmp_path)
     (tmp_path / "bench").mkdir()
-    (tmp_path / "bench" / "old.json").write_text(json.dumps({"schema_version": 0}))
+    (tmp_path / "bench" / "old.json").write_text(json.dumps({"schema_version": 0, "id": "old", "status": "done"}))
     with pytest.raises(SweepError, match="schema version 0, not 1"):
         read_bench(tmp_path)
