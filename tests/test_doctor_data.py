@@ -17,6 +17,7 @@ from findings import found, mini
 from adaptinfer_eval.doctor import hub
 from adaptinfer_eval.doctor.checkpoint import checkpoint
 from adaptinfer_eval.doctor.finding import found_by
+from adaptinfer_eval.doctor.machine import disk
 from adaptinfer_eval.doctor.tasks import tasks
 from adaptinfer_eval.sweep.config import SweepConfig, load_config, shipped
 
@@ -167,8 +168,8 @@ def test_a_folder_that_is_no_checkpoint_or_not_all_of_one(tmp_path: Path) -> Non
 
 def test_a_checkpoint_of_another_family_is_named() -> None:
     finding = next(iter(checkpoint(mini("backbone=internvl"))))
-    assert finding.verdict == "warning"
-    assert "of the family llava, not internvl" in finding.text
+    assert finding.verdict == "fails"
+    assert "was asked for as internvl: use backbone=llava" in finding.text
 
 
 def test_a_task_that_is_none_is_a_line(tmp_path: Path) -> None:
@@ -176,3 +177,10 @@ def test_a_task_that_is_none_is_a_line(tmp_path: Path) -> None:
     (finding,) = found_by("tasks", lambda: tasks(config, tmp_path))
     assert finding.verdict == "fails"
     assert finding.text == "tasks: adaptinfer_mini is a group; list its tasks"
+
+
+def test_results_under_a_file_are_a_failing_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "below"):
+        (finding,) = disk(mini(f"output={output}"))
+        assert (finding.verdict, "file is a file" in finding.text) == ("fails", True)

@@ -11,7 +11,8 @@ from typing import Any
 from adaptinfer_eval.doctor.finding import Finding, one_line
 from adaptinfer_eval.doctor.hub import ask_hub
 from adaptinfer_eval.doctor.machine import GB, free_space, memory
-from adaptinfer_eval.sweep.config import SweepConfig
+from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.shape import check_checkpoint
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
@@ -28,6 +29,11 @@ def checkpoint(config: SweepConfig) -> Iterator[Finding]:
     if missing:
         remedy = f"copy what is missing, or give another checkpoint (pretrained={config.pretrained} now)"
         yield Finding("checkpoint", "fails", f"{folder} lacks {', '.join(missing)}", remedy)
+        return
+    try:
+        check_checkpoint(config, download=False)
+    except SweepError as error:  # what a run refuses: another family, a revision of a folder
+        yield Finding("checkpoint", "fails", str(error))
         return
     weights = sum((folder / name).stat().st_size for name in _weight_files(folder))
     yield _loads(config, folder, weights)
@@ -68,15 +74,12 @@ def _loads(config: SweepConfig, folder: Path, weights: float) -> Finding:
 
     text = f"{config.pretrained} is here, {weights / GB:.3g} GB"
     try:
-        family = AutoConfig.from_pretrained(folder).model_type
+        AutoConfig.from_pretrained(folder)
         AutoProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
     except Exception as error:
         traceback.print_exc()
         remedy = "copy it again; where the model is younger than transformers, see which versions README names"
         return Finding("checkpoint", "fails", f"{text}, and does not load: {one_line(error)}", remedy)
-    if family != config.backbone:
-        remedy = f"backbone={family} if that is known (README, Supported), or another checkpoint"
-        return Finding("checkpoint", "warning", f"{text}; it is of the family {family}, not {config.backbone}", remedy)
     return Finding("checkpoint", "ok", text)
 
 

@@ -77,7 +77,14 @@ def flash_attention(config: SweepConfig) -> Iterator[Finding]:
 
 def disk(config: SweepConfig) -> Iterator[Finding]:
     """Can results be written, and is there space for them?"""
-    there, free = free_space(Path(config.output))
+    whole = Path(config.output).resolve()
+    first = next(path for path in (whole, *whole.parents) if path.exists())
+    if not first.is_dir():
+        yield Finding(
+            "disk", "fails", f"results cannot be written: {first} is a file", "give another folder (output=...)"
+        )
+        return
+    there, free = free_space(whole)
     if not os.access(there, os.W_OK):
         yield Finding("disk", "fails", f"{there} cannot be written to", "give another folder (output=...)")
         return

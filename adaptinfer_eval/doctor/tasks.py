@@ -51,10 +51,11 @@ def _replies(absent: Mapping[str, Mapping[str, Any]]) -> dict[str, Reply]:
 
 
 def _described(manager: Any, name: str) -> dict[str, Any]:
-    """A task's YAML, with what it includes."""
+    """A task's YAML, with what it includes; nothing of a task in Python, which is told when it is loaded."""
     from lmms_eval.utils import load_yaml_config
 
-    return dict(load_yaml_config(manager.task_index[name]["yaml_path"], mode="full"))
+    path = manager.task_index[name]["yaml_path"]
+    return {} if path == -1 else dict(load_yaml_config(path, mode="full"))
 
 
 def _keywords(data: Mapping[str, Any]) -> dict[str, Any]:

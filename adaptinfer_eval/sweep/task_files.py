@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from adaptinfer_eval.sweep.config import shipped
+from adaptinfer_eval.sweep.config import SweepError, shipped
 
 _KEY = re.compile(rb"""^["']?(task|group|class)["']?[ \t]*:[ \t]*["']?([^\s"'#]*)""", re.MULTILINE)
 
@@ -75,5 +75,10 @@ def data_files(path: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    told: dict[str, Any] = yaml.load(path.read_bytes(), _Loader)  # a safe one
+    try:
+        told = yaml.load(path.read_bytes(), _Loader)  # a safe one
+    except yaml.YAMLError as error:
+        raise SweepError(f"{path} is damaged ({' '.join(str(error).split())}): mend or restore it") from error
+    if not isinstance(told, dict):
+        raise SweepError(f"{path} describes no task: mend or restore it")
     return told

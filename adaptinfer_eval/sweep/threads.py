@@ -1,7 +1,7 @@
-"""How many threads a worker computes with: the workers of a machine and their threads never exceed its cores.
+"""How many threads a worker computes with: those of all workers of a machine together are no more than its cores.
 
-A worker prepares its next batch in a thread beside the model, so one core of its share is left to that. Who sets
-OMP_NUM_THREADS decides instead.
+A worker prepares its next batch in a thread beside the model, so one core of its share is left to that where its share
+has two. Who asks for more workers than there are cores, or sets OMP_NUM_THREADS, decides instead.
 """
 
 from __future__ import annotations

@@ -31,7 +31,12 @@ def read_samples(folder: Path, record: Mapping[str, Any]) -> Samples:
 
 def read_rights(folder: Path, record: Mapping[str, Any]) -> dict[int, float]:
     """How right each answer of a measured cell is by itself, 0 to 1, by document (`rights_of`)."""
-    found = json.loads((folder / record["scores"]).read_text(encoding="utf-8"))
+    path = folder / record["scores"]
+    found = json.loads(path.read_text(encoding="utf-8"))
     if "rights" not in found:  # an older sweep's; for MMBench this imports lmms-eval
         return rights_of(list(read_samples(folder, record).values()))
-    return {int(doc): right for doc, right in found["rights"]}
+    try:
+        return {int(doc): float(right) for doc, right in found["rights"]}
+    except (TypeError, ValueError) as error:
+        remedy = "delete the cell's record and run the sweep again"
+        raise SweepError(f"{path} cannot be read ({error!r}): {remedy}") from error
