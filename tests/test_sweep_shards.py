@@ -134,13 +134,16 @@ def test_a_lost_workers_questions_go_to_the_others_and_nothing_is_answered_twice
     assert pool.restarted == [0]
 
 
-def test_a_cell_that_kills_workers_fails_and_the_rest_goes_on() -> None:
-    pool = Scripted(3, lambda _, cell: Lost("out of memory") if cell == CELLS[1] else None)
-    events = list(dispatch(pool, queue(5, 3), TIMEOUT))
-    (failed,) = [event for event in events if isinstance(event, Failed)]
-    assert failed.cell == CELLS[1]
-    assert "out of memory" in failed.reason
-    assert sorted(pool.answered) == [key for key in everything(5) if key[0] != CELLS[1].id]
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("bad", [0, 1])  # 0: the very first that is asked
+def test_a_cell_that_kills_workers_fails_and_the_rest_goes_on(bad: int, workers: int) -> None:
+    pool = Scripted(workers, lambda _, cell: Lost("out of memory") if cell == CELLS[bad] else None)
+    events = list(dispatch(pool, queue(5, workers), TIMEOUT))
+    failures = [event for event in events if isinstance(event, Failed)]
+    assert {failed.cell.id for failed in failures} == {CELLS[bad].id}
+    assert "2 workers ended over it, the last: out of memory" in failures[0].reason
+    assert workers > 1 or len(pool.restarted) == 2
+    assert sorted(pool.answered) == [key for key in everything(5) if key[0] != CELLS[bad].id]
 
 
 def test_a_failed_cell_is_not_asked_again() -> None:
@@ -175,11 +178,22 @@ def test_what_only_the_last_worker_is_left_for_is_its_own_again() -> None:
     assert not any(isinstance(event, Failed) for event in events)
 
 
-def test_without_workers_it_ends() -> None:
-    pool = Scripted(2, lambda *_: Lost("gone"))
-    events = list(dispatch(pool, queue(5, 2), TIMEOUT))
-    assert sum(isinstance(event, Lost) for event in events) == 2
-    assert (pool.answered, pool.restarted) == ([], [])  # what never answered anything would end again
+@pytest.mark.parametrize("workers", [1, 2])
+def test_without_workers_it_ends(workers: int) -> None:
+    pool = Scripted(workers, lambda *_: None)
+    pool.events = deque((worker, Lost("no model")) for worker in range(workers))
+    events = list(dispatch(pool, queue(5, workers), TIMEOUT))
+    assert events == [Lost("no model")] * workers
+    assert (pool.answered, pool.restarted) == ([], [])  # what cannot start would end again
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_workers_end_over_every_cell_each_is_tried_twice(workers: int) -> None:
+    pool = Scripted(workers, lambda *_: Lost("gone"))
+    events = list(dispatch(pool, queue(5, workers), TIMEOUT))
+    # All but one worker are not started again: theirs may be a third try.
+    assert sum(isinstance(event, Lost) for event in events) <= 2 * len(CELLS) + workers - 1
+    assert {event.cell.id for event in events if isinstance(event, Failed)} == {cell.id for cell in CELLS}
 
 
 def test_a_hung_workers_questions_go_to_another_and_it_is_started_again() -> None:
@@ -201,12 +215,14 @@ def test_a_hung_workers_questions_go_to_another_and_it_is_started_again() -> Non
     assert (pool.ended, pool.restarted) == ([0], [0])
 
 
-def test_a_cell_that_every_worker_hangs_over_fails_and_the_rest_goes_on() -> None:
-    pool = Scripted(3, lambda _, cell: HANG if cell == CELLS[1] else None)
-    events = list(dispatch(pool, queue(5, 3), TIMEOUT))
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_cell_that_every_worker_hangs_over_fails_and_the_rest_goes_on(workers: int) -> None:
+    pool = Scripted(workers, lambda _, cell: HANG if cell == CELLS[1] else None)
+    events = list(dispatch(pool, queue(5, workers), TIMEOUT))
     failures = [event for event in events if isinstance(event, Failed)]
     assert {failed.cell.id for failed in failures} == {CELLS[1].id}
     assert "workers ended over it, the last: no answer for 25 s" in failures[0].reason
+    assert workers > 1 or len(pool.ended) == 2
     assert sorted(pool.answered) == [key for key in everything(5) if key[0] != CELLS[1].id]
 
 

@@ -21,8 +21,9 @@ def dispatch(pool: Pool, queue: ShardQueue, timeout: float) -> Iterator[Ready | 
     """What the workers report until everything is answered, or no worker is left.
 
     A cell that fails is dropped from the queue; the caller may drop others. A worker that ends is started again if it
-    had answered something; one that had not would end again. One that has something to answer and says nothing for
-    `timeout` seconds is ended; where it is still starting, which a download may make long, that is only told.
+    had answered something, or ended over a cell and no other is there; one that cannot start would end again. One that
+    has something to answer and says nothing for `timeout` seconds is ended; where it is still starting, which a
+    download may make long, that is only told.
     """
     starting = set(range(pool.workers))
     late: set[int] = set()  # of those, the ones that nothing should wait for
@@ -46,14 +47,17 @@ def dispatch(pool: Pool, queue: ShardQueue, timeout: float) -> Iterator[Ready | 
         late.discard(worker)
         left = at.pop(worker, [])
         yield event
-        if worker in useful:
-            useful.remove(worker)
+        over_a_cell = bool(left and left[0].cells)
+        if worker in useful or (over_a_cell and not at and not starting - late):
+            useful.discard(worker)
             starting.add(worker)
             pool.restart(worker)
-        if left and left[0].cells and (at or starting):
-            current, left[0] = left[0], left[0].without([left[0].cells[0].id])
-            yield from failed(current, worker, f"{TRIES} workers ended over it, the last: {event.reason}", True)
-        queue.give_back(left)
+        if not over_a_cell:
+            queue.give_back(left)
+            return
+        current = left[0]
+        queue.give_back([current.without([current.cells[0].id]), *left[1:]])
+        yield from failed(current, worker, f"{TRIES} workers ended over it, the last: {event.reason}", True)
 
     while queue.waiting or any(at.values()):
         if not starting and not at:
