@@ -145,6 +145,50 @@ def test_errors_of_one_method_only_or_of_several_kinds_end_nothing(
     assert len(failed) == 8
 
 
+def test_what_went_well_in_an_earlier_run_counts(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every start tries again what failed, and ends alike: with the cells listed."""
+    from lmms_eval.api.task import ConfigurableTask
+
+    def breaks(*_: object, **__: object) -> None:
+        raise LookupError("cannot go on")
+
+    sweep = small_sweep(
+        checkpoint, tmp_path, "methods=vanilla,adaptinfer", "budgets=16,8", "tasks=mini_gqa,mini_scienceqa", "limit=2"
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(AdaptInfer, "score", breaks)
+        one_method = run(sweep)[1]
+        assert len(one_method) == 4
+        assert sorted(run(sweep)[1]) == sorted(one_method)  # of the cells that are left, every one fails alike
+
+    for name in one_method:
+        (tmp_path / "cells" / f"{name}.json").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(ConfigurableTask, "process_results", breaks)
+        found, failed, _ = run(sweep)  # no task that is left can be scored
+    assert sorted(failed) == sorted(one_method)
+    assert "none was made" in found[failed[0]]["reason"]
+
+
+def test_answers_of_an_earlier_run_count_too(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vanilla has answered its first question, and no cell is done."""
+    sweep = small_sweep(checkpoint, tmp_path, *FOUR, "limit=2")
+    run(sweep)
+    for path in (*tmp_path.glob("cells/*.json"), *tmp_path.glob("journal/*.jsonl")):
+        if path.name != "llava-vanilla-mini_gqa.jsonl":
+            path.unlink()
+    journal = tmp_path / "journal" / "llava-vanilla-mini_gqa.jsonl"
+    journal.write_text("".join(journal.read_text(encoding="utf-8").splitlines(keepends=True)[:2]), encoding="utf-8")
+
+    def breaks(*_: object, **__: object) -> None:
+        raise RuntimeError("cannot go on")
+
+    monkeypatch.setattr(PrunedModel, "traced_answer", breaks)
+    assert len(run(sweep)[1]) == 8
+
+
 def cell(name: str, task: str = "mini_gqa", budget: float | None = None) -> Cell:
     return Cell("llava", Setting(MethodEntry(name=name), budget), task)
 

@@ -26,11 +26,13 @@ def kind_of(reason: str, cell: Cell) -> str:
 
 
 class Alike:
-    """Watches one kind of work (`doing`) on a sweep's cells; `enough`: how many must have failed before it is told."""
+    """Watches one kind of work (`doing`) on a sweep's cells; `enough`: how many must have failed before it is told.
 
-    def __init__(self, doing: str, enough: int) -> None:
-        self.doing, self.enough = doing, enough
-        self.worked = False
+    `worked`: it has gone well before, in an earlier run.
+    """
+
+    def __init__(self, doing: str, enough: int, worked: bool) -> None:
+        self.doing, self.enough, self.worked = doing, enough, worked
         self.failed: dict[str, str] = {}
         self.kinds: set[str] = set()
 

@@ -31,10 +31,11 @@ def unscorable(
     asked: Mapping[str, Mapping[int, Request]],
     manager: Any,
     tasks: Mapping[str, Any],
+    worked: bool,
 ) -> dict[str, str]:
     """Why no answer to a task of `shards` can be scored, by task; {} where all is well.
 
-    SweepError where all tasks fail alike.
+    SweepError where all tasks fail alike, unless scoring has `worked` for others before.
     """
     first = {shard.task: shard.cells[0] for shard in reversed(shards)}
     broken: dict[str, str] = {}
@@ -46,7 +47,8 @@ def unscorable(
                 raise
             traceback.print_exc()
             broken[name] = f"its answers cannot be scored here, so none was made: {reason_of(error)}"
-    if len(broken) == len(first) and len({kind_of(reason, first[name]) for name, reason in broken.items()}) == 1:
+    kinds = {kind_of(reason, first[name]) for name, reason in broken.items()}
+    if not worked and len(broken) == len(first) and len(kinds) == 1:
         cells = len({cell.id for shard in shards for cell in shard.cells})
         name, reason = next(iter(broken.items()))
         raise SweepError(f"all {len(first)} tasks, {cells} cells, fail alike ({name}: {reason}). {REMEDY}")

@@ -61,6 +61,11 @@ def forget_failures(output: Path, wanted: Collection[str]) -> None:
             path.unlink()
 
 
+def measured_cells(output: Path) -> set[str]:
+    """The ids of the cells in `output` that are done."""
+    return {path.stem for path in (output / "cells").glob("*.json") if _read(path)["status"] == "done"}
+
+
 def read_records(folder: Path) -> list[Record]:
     """All cell records of a sweep's folder; SweepError where there are none, or one is not whole."""
     records = read_all(folder / "cells", SCHEMA_VERSION)

@@ -27,14 +27,15 @@ from adaptinfer_eval.sweep.jobs import Job, open_jobs
 from adaptinfer_eval.sweep.journal import Gone, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
-from adaptinfer_eval.sweep.records import Record, write_record
+from adaptinfer_eval.sweep.records import Record, measured_cells, write_record
 from adaptinfer_eval.sweep.shape import check_checkpoint
 from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, one_question_first, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
 
 FEW = 3
-"""Cells that must have failed alike, and none gone well, before a sweep is stopped; all, if there are fewer."""
+"""Cells that must have failed alike, and none gone well in this run or an earlier one, before a sweep is stopped; all,
+if there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,10 @@ class _Run:
         cells = [job.cell for job in jobs.values()]
         self.shards = one_question_first(shards(in_batches(sources.pin(config), tasks, asked), cells, done))
         every_setting = len({cell.setting.label for cell in cells})
-        self.answering = Alike("answering", enough=min(len(cells), max(FEW, every_setting)))
-        self.scored = Alike("scoring", enough=min(len(cells), FEW))
+        measured = bool(measured_cells(Path(config.output)))
+        answered = measured or any(done.values())
+        self.answering = Alike("answering", enough=min(len(cells), max(FEW, every_setting)), worked=answered)
+        self.scored = Alike("scoring", enough=min(len(cells), FEW), worked=measured)
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 
@@ -127,7 +130,7 @@ class _Run:
 
     def _check_scoring(self) -> None:
         """Fail the cells whose answers could not be scored, before any is made."""
-        broken = unscorable(self.config, self.shards, self.asked, self.manager, self.tasks)
+        broken = unscorable(self.config, self.shards, self.asked, self.manager, self.tasks, self.scored.worked)
         for job in list(self.open.values()):
             if job.cell.task in broken:
                 self._fail(job.cell.id, broken[job.cell.task])
