@@ -116,13 +116,34 @@ def test_scoring_that_fails_for_every_cell_ends_the_sweep_and_answers_stay(
     sweep = small_sweep(checkpoint, tmp_path, *FOUR, "limit=2")
     with monkeypatch.context() as patch:
         patch.setattr(adaptinfer_eval.sweep.score, "_audit", breaks)  # which a canned answer does not reach
-        with pytest.raises(SweepError, match="scoring failed alike in every one of the 3 cells tried so far"):
+        with pytest.raises(SweepError, match="scoring failed alike in every one of the 5 cells tried so far"):
             run(sweep)
     before = answered(tmp_path)
-    assert before.total() >= 3 * 2
+    assert before.total() >= 5 * 2  # four of the first task, one of the second
     _, failed, _ = run(sweep)
     assert failed == []
     assert before <= answered(tmp_path)
+
+
+def test_scoring_that_fails_for_one_task_only_ends_nothing(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With real answers, of the task that comes first; the next start scores them first, and goes on too."""
+    import adaptinfer_eval.sweep.score
+
+    measure = adaptinfer_eval.sweep.score.measure
+
+    def breaks(config: Any, cell: Cell, *others: Any) -> Any:
+        if cell.task == "mini_gqa":
+            raise LookupError("no such answer")
+        return measure(config, cell, *others)
+
+    monkeypatch.setattr(adaptinfer_eval.sweep.score, "measure", breaks)
+    sweep = small_sweep(checkpoint, tmp_path, *FOUR, "limit=2")
+    for _ in range(2):
+        found, failed, _ = run(sweep)
+        assert [found[name]["task"] for name in failed] == ["mini_gqa"] * 4
+        assert sum(record["status"] == "done" for record in found.values()) == 4
 
 
 def test_errors_of_one_method_only_or_of_several_kinds_end_nothing(

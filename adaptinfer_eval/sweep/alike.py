@@ -28,13 +28,14 @@ def kind_of(reason: str, cell: Cell) -> str:
 class Alike:
     """Watches one kind of work (`doing`) on a sweep's cells; `enough`: how many must have failed before it is told.
 
-    `worked`: it has gone well before, in an earlier run.
+    `worked`: it has gone well before, in an earlier run. `tasks`: of how many tasks those that failed must be.
     """
 
-    def __init__(self, doing: str, enough: int, worked: bool) -> None:
-        self.doing, self.enough, self.worked = doing, enough, worked
+    def __init__(self, doing: str, enough: int, worked: bool, tasks: int = 1) -> None:
+        self.doing, self.enough, self.worked, self.tasks = doing, enough, worked, tasks
         self.failed: dict[str, str] = {}
         self.kinds: set[str] = set()
+        self.of_tasks: set[str] = set()
 
     def work(self) -> None:
         """It went well for a cell: whatever fails from now on does not fail for all."""
@@ -46,11 +47,13 @@ class Alike:
         new = kind not in self.kinds
         self.failed[cell.id] = reason
         self.kinds.add(kind)
+        self.of_tasks.add(cell.task)
         return new
 
     def check(self) -> None:
         """SweepError where all cells so far have failed alike."""
-        if not self.worked and len(self.kinds) == 1 and len(self.failed) >= self.enough:
+        enough = len(self.failed) >= self.enough and len(self.of_tasks) >= self.tasks
+        if not self.worked and len(self.kinds) == 1 and enough:
             name, reason = next(iter(self.failed.items()))
             raise SweepError(
                 f"stopped: {self.doing} failed alike in every one of the {len(self.failed)} cells tried so far "

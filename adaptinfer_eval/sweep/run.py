@@ -107,7 +107,8 @@ class _Run:
         measured = bool(measured_cells(Path(config.output)))
         answered = measured or any(done.values())
         self.answering = Alike("answering", enough=min(len(cells), max(FEW, every_setting)), worked=answered)
-        self.scored = Alike("scoring", enough=min(len(cells), FEW), worked=measured)
+        several = min(2, len({cell.task for cell in cells}))  # tasks go one after the other, and are scored differently
+        self.scored = Alike("scoring", enough=min(len(cells), FEW), worked=measured, tasks=several)
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 
