@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -148,6 +149,39 @@ def test_of_a_worker_in_this_process_it_is_only_said(checkpoint: Path, tmp_path:
     assert answered == cells
     assert all("no answer for 0.001 s" in text and "pool=processes" in text for text in said)
     assert said
+
+
+def test_nothing_waits_for_a_process_that_cannot_be_killed(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A driver may hold it: here they are stopped, and kill does nothing. One has also let go of its pipe."""
+    monkeypatch.setattr("adaptinfer_eval.sweep.pools.processes.SECONDS_TO_END", 0.1)
+    pool = open_pool(small_sweep(checkpoint, tmp_path, "workers=2"), NOTHING, 10, print)
+    assert isinstance(pool, Processes)
+    held = list(pool.processes.values())
+    kills = [process.kill for process in held]
+    for process in held:
+        os.kill(process.pid or 0, signal.SIGSTOP)
+        monkeypatch.setattr(process, "kill", lambda: None)
+    pool.pipes[0], theirs = multiprocessing.Pipe()
+    theirs.close()
+    found: list[Any] = []
+
+    def receive_and_close() -> None:
+        found.append(pool.receive(60))
+        pool.close()
+        found.append("closed")
+
+    waiting = threading.Thread(target=receive_and_close, daemon=True)
+    waiting.start()
+    waiting.join(30)
+    in_time = list(found)
+    still_there = [process.is_alive() for process in held]
+    for process, kill in zip(held, kills, strict=True):
+        kill()
+        process.join(30)
+    assert in_time == [(0, Lost(f"its process does not end, see {tmp_path / 'log.0.txt'}")), "closed"]
+    assert still_there == [True, True]
 
 
 def test_workers_end_with_their_sweep(checkpoint: Path, tmp_path: Path) -> None:

@@ -67,9 +67,11 @@ class Processes:
             event: Event = self.pipes[worker].recv()
         except (EOFError, OSError):
             del self.pipes[worker]
-            self.processes[worker].join()
-            code = self.processes[worker].exitcode
-            return Lost(f"its process ended with code {code}, see {_log(self.config, worker)}")
+            process = self.processes[worker]
+            process.join(SECONDS_TO_END)
+            ended = "does not end" if process.exitcode is None else f"ended with code {process.exitcode}"
+            process.kill()
+            return Lost(f"its process {ended}, see {_log(self.config, worker)}")
         if isinstance(event, Lost):
             del self.pipes[worker]
         return event
@@ -81,8 +83,9 @@ class Processes:
         for process in self.processes.values():
             process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
+        deadline = time.monotonic() + SECONDS_TO_END
         for process in self.processes.values():
-            process.join()
+            process.join(max(0.0, deadline - time.monotonic()))
 
 
 def visible_gpus() -> list[str]:
