@@ -100,7 +100,7 @@ class SweepConfig(_Frozen):
     one."""
     gpus_per_worker: Whole = 1
     """More than one: the model is spread over them, for checkpoints that do not fit on one."""
-    worker_timeout: float = Field(1800.0, gt=0, allow_inf_nan=False)
+    worker_timeout: float = Field(1800.0, strict=True, gt=0, allow_inf_nan=False)
     """Seconds without an answer after which a worker counts as hung: it is ended, and another answers its questions.
     One in this process cannot be ended: there it is only said."""
     ray_address: str | None = None
