@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -242,7 +243,7 @@ def test_one_question_comes_first_under_every_setting_and_none_is_asked_twice() 
     done: dict[str, set[int]] = {one.id: set() for one in cells}
     done[cells[2].id] = {0, 1, 2, 3}  # all that task a asks: its first question is one of task b's
     made = shards({"a": [[0, 1], [2, 3]], "b": [[5, 6]]}, cells, done)
-    found = one_question_first(made)
+    found = one_question_first(made, ())
     assert [(shard.task, shard.docs, [one.setting.label for one in shard.cells]) for shard in found[:2]] == [
         ("a", (0,), ["vanilla", "fastv"]),
         ("b", (5,), ["tome"]),
@@ -253,3 +254,29 @@ def test_one_question_comes_first_under_every_setting_and_none_is_asked_twice() 
 
     assert asked(found) == asked(made)
     assert set(asked(found).values()) == {1}
+
+
+def test_a_setting_that_has_answers_is_asked_in_whole_batches() -> None:
+    cells = [cell(name) for name in ("vanilla", "fastv")]
+    made = shards({"mini_gqa": [[0, 1, 2], [3, 4]]}, cells, {cells[0].id: {0}, cells[1].id: set()})
+    found = [(one.docs, [of.setting.label for of in one.cells]) for one in one_question_first(made, {"vanilla"})]
+    assert found == [((0,), ["fastv"]), ((1, 2), ["vanilla"]), ((1, 2), ["fastv"]), ((3, 4), ["vanilla", "fastv"])]
+
+
+def test_a_start_after_a_kill_asks_the_same_batches(checkpoint: Path, tmp_path: Path) -> None:
+    """Killed between the first question and the rest of its batch in one cell, before the first in the other."""
+    names = [f"llava-vanilla-mini_{task}" for task in ("gqa", "scienceqa")]
+    sweep = small_sweep(checkpoint, tmp_path, "methods=vanilla", "tasks=mini_gqa,mini_scienceqa", "limit=8")
+
+    def batches() -> list[list[list[int]]]:
+        lines = [(tmp_path / "journal" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() for name in names]
+        return [[[answer["doc"] for answer in json.loads(line)["answers"]] for line in of[1:]] for of in lines]
+
+    run(sweep)
+    whole = batches()
+    for name, left in zip(names, (2, 1), strict=True):  # lines, with the first, which says what it is
+        (tmp_path / "cells" / f"{name}.json").unlink()
+        journal = tmp_path / "journal" / f"{name}.jsonl"
+        journal.write_text("".join(journal.read_text(encoding="utf-8").splitlines(True)[:left]), encoding="utf-8")
+    run(sweep)
+    assert batches() == whole

@@ -18,7 +18,7 @@ from rich.text import Text
 from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.sweep.alike import Alike, reason_of
 from adaptinfer_eval.sweep.canned import unscorable
-from adaptinfer_eval.sweep.cells import settings
+from adaptinfer_eval.sweep.cells import Cell, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
 from adaptinfer_eval.sweep.files import about_the_folder, explained, write_text
@@ -102,13 +102,20 @@ class _Run:
         self.progress, self.check = progress, check
         done = {name: job.journal.done for name, job in jobs.items()}
         cells = [job.cell for job in jobs.values()]
-        self.shards = one_question_first(shards(in_batches(sources.pin(config), tasks, asked), cells, done))
+        measured = measured_cells(Path(config.output))
+        answered = {
+            cell.setting.label
+            for cell in (Cell(config.backbone, setting, name) for setting in settings(config) for name in tasks)
+            if cell.id in measured or done.get(cell.id)
+        }
+        in_order = shards(in_batches(sources.pin(config), tasks, asked), cells, done)
+        self.shards = one_question_first(in_order, answered)
         every_setting = len({cell.setting.label for cell in cells})
-        measured = bool(measured_cells(Path(config.output)))
-        answered = measured or any(done.values())
-        self.answering = Alike("answering", enough=min(len(cells), max(FEW, every_setting)), worked=answered)
+        self.answering = Alike(
+            "answering", enough=min(len(cells), max(FEW, every_setting)), worked=bool(measured or answered)
+        )
         several = min(2, len({cell.task for cell in cells}))  # tasks go one after the other, and are scored differently
-        self.scored = Alike("scoring", enough=min(len(cells), FEW), worked=measured, tasks=several)
+        self.scored = Alike("scoring", enough=min(len(cells), FEW), worked=bool(measured), tasks=several)
         total = sum(len(shard.docs) * len(shard.cells) for shard in self.shards)
         self.bar = progress.add_task("loading the model", total=total, cells=self.cells, done=0)
 

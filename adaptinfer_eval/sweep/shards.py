@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -74,11 +74,15 @@ def shards(
     return found
 
 
-def one_question_first(shards: Iterable[Shard]) -> list[Shard]:
-    """The same questions for the same cells, in the same order, but for one of every setting, which come first."""
+def one_question_first(shards: Iterable[Shard], answered: Collection[str]) -> list[Shard]:
+    """The same questions for the same cells, in the same order, but for one of every setting, which come first.
+
+    `answered`: labels of settings that have answers from an earlier run, and need none first. Their batches stay as
+    they would have been, and so do sampled answers, for which each batch is seeded.
+    """
     first: list[Shard] = []
     rest: list[Shard] = []
-    tried: set[str] = set()
+    tried = set(answered)
     for shard in shards:
         new = tuple(cell for cell in shard.cells if cell.setting.label not in tried)
         tried.update(cell.setting.label for cell in new)
