@@ -120,8 +120,8 @@ def test_a_worker_killed_while_it_starts_is_passed_over(checkpoint: Path, tmp_pa
 def test_a_worker_that_hangs_is_ended_and_its_questions_are_answered(checkpoint: Path, tmp_path: Path) -> None:
     """Both are stopped by a signal: they are there, and say nothing any more. One has answered, so it is replaced.
 
-    The test has to wait for the time-out, so that is as short as is safe: ten seconds are many for one answer here, also
-    on a busy machine, and loading the model does not count.
+    The test has to wait for the time-out, so that is as short as is safe: ten seconds are many for one answer here,
+    also on a busy machine, and loading the model does not count.
     """
     sweep = small_sweep(checkpoint, tmp_path, "workers=2", "limit=40", "worker_timeout=10")
     with ThreadPoolExecutor(1) as thread:
