@@ -91,9 +91,10 @@ def test_a_prompt_whose_images_leave_no_room_names_the_remedy() -> None:
         *((name, {"budget": 64, "per": "sample"}, "per='sample': a budget is for each image or") for name in BUDGETED),
         ("fastv", {"schedule": "1:9", "per": "prompt"}, "per= goes with budget="),
         ("pdrop", {"schedule": "original", "count": "entering"}, "count= goes with budget="),
-        *((name, {"budget": True}, "budget=True: a number of vision tokens") for name in ("fastv", "tome")),
-        ("random", {"budget": float("nan")}, "budget=nan: a number of vision tokens"),
-        ("adaptinfer", {"budget": "64"}, "budget='64': a number of vision tokens"),
+        ("fastv", {"budget": True}, "budget=True: FastV takes a number"),
+        ("tome", {"budget": True}, "budget=True: ToMe takes a whole number"),
+        ("random", {"budget": float("nan")}, "budget=nan: Random takes a number"),
+        ("adaptinfer", {"budget": "64"}, "budget='64': AdaptInfer takes a number"),
     ],
 )
 def test_budgets_that_cannot_be_meant(name: str, options: dict[str, Any], message: str) -> None:
@@ -218,7 +219,7 @@ def test_a_schedule_with_more_tokens_than_there_are_says_so_once() -> None:
     logger.remove(listening)
     assert len(said) == 1
     assert "'1:101' keeps 101 vision tokens after layer 1, and only 64 of a prompt's 64 are left there" in said[0]
-    with pytest.raises(ValueError, match=r"only 64 of a prompt's 64 are left there.*images="):
+    with pytest.raises(ValueError, match="only 64 of a prompt's 64 are left there"):
         ae.audit(method, num_layers=8, hidden_size=8, intermediate_size=8, vision_tokens=64, text_tokens=9)
 
 

@@ -63,11 +63,11 @@ class ImagePruner:
 
     def _select(self, budget: int) -> Tensor:
         """Which tokens of an image go on, (image_tokens,) bool, where it keeps so many."""
+        chosen = list(self.method.for_image(budget).select(self.image_tokens)) if budget else []
+        if len(set(chosen)) != budget:
+            raise ValueError(f"{self.method.name}.select chooses {len(set(chosen))} tokens, not {budget}")
         selected = torch.zeros(self.image_tokens, dtype=torch.bool)
-        if budget:
-            selected[list(self.method.for_image(budget).select(self.image_tokens))] = True
-        if int(selected.sum()) != budget:
-            raise ValueError(f"{self.method.name}.select chooses {int(selected.sum())} tokens, not {budget}")
+        selected[chosen] = True
         return selected
 
     @staticmethod

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.image_method import works_in_tower
+from adaptinfer_eval.layer_method import LayerMethod
 from adaptinfer_eval.method import Method, get_method
 from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.schedule import Count, Per
@@ -187,6 +188,8 @@ def _audit(method: Method, shape: Shape, config: SweepConfig, vision_tokens: int
     """The cost on paper; ValueError for what the engine would refuse."""
     if works_in_tower(method) and shape.merging_layers is not None:
         method.check_tower(shape.merging_layers, shape.vision_tokens, config.images)
+    if isinstance(method, LayerMethod) and (excess := method.excess(vision_tokens)):
+        raise ValueError(f"{excess}; or, if prompts have more images, say so with images=")
     return audit(
         method,
         num_layers=shape.num_layers,
