@@ -224,7 +224,7 @@ ASKED = "RequestError: LlavaChat_vanilla could not answer {}: RuntimeError: size
         ("RuntimeError: size 133 at 0x7f5a", "RuntimeError: size 27 at 0x80ff12", True),
         ("RuntimeError: no", "ValueError: no", False),
         ("RuntimeError: no", "RuntimeError: yes", False),
-        ("OSError: /tmp/a1/llava-vanilla-mini_gqa.json", "OSError: /tmp/xyz/llava-fastv-64-mini_mme.json", True),
+        ("OSError: /data/a1/llava-vanilla-mini_gqa.json", "OSError: /data/xyz/llava-fastv-64-mini_mme.json", True),
         ("KeyError: 'vanilla of mini_gqa'", "KeyError: 'fastv-64 of mini_mme'", True),
         (
             ASKED.format("task mini_gqa, doc_id 3", "[1, 2]"),
