@@ -114,7 +114,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("folder", "folder is a folder: name the files to write, as in folder/figure5"),
+        ("folder", "folder is a folder: name the files to write, as in folder/figure"),
         ("taken", "taken.png: Is a directory: that is a folder; name a file"),
         ("full", "full.png: No space left on device: free some space"),
         ("file/under", "file/under.png: File exists: a file stands where a folder has to be"),

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sweep_folder import Sweep, joined, measured, record, sweep_of
 
-from adaptinfer_eval.report.figure import DODGE, save_trends, trend_figure
+from adaptinfer_eval.drawing import save_figure
+from adaptinfer_eval.report.figure import DODGE, trend_figure
 from adaptinfer_eval.report.trend import trends
 from adaptinfer_eval.sweep.config import SweepError
 
@@ -79,7 +80,7 @@ def test_lines_are_told_apart_without_colour() -> None:
 
 def test_both_files_are_written_and_the_same_again(tmp_path: Path) -> None:
     shown = trends(*sweep())
-    first, second = (save_trends(shown, tmp_path / name / "figure5.v2") for name in ("a", "b"))
+    first, second = (save_figure(lambda: trend_figure(shown), tmp_path / name / "figure5.v2") for name in ("a", "b"))
     assert [path.name for path in first] == ["figure5.v2.png", "figure5.v2.svg"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     with Image.open(first[0]) as image:

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import Path
-
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType
 
+from adaptinfer_eval.drawing import COLOURS
 from adaptinfer_eval.report.trend import Panel, Trends
-from adaptinfer_eval.sweep.config import SweepError
-from adaptinfer_eval.sweep.files import write_bytes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9", "#7F7F7F")
-"""Okabe and Ito's, told apart with any colour vision."""
 MARKERS = ("o", "s", "^", "D", "*", "v", "P", "X")
 DASHES: tuple[LineStyleType, ...] = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
 DODGE = 1.012
@@ -38,24 +31,6 @@ def trend_figure(trends: Trends) -> Figure:
     note = " ".join(["Bars: 95 % interval over questions.", *trends.notes])
     figure.suptitle(note, x=0.995, ha="right", fontsize="x-small", color="0.35")
     return figure
-
-
-def save_trends(trends: Trends, stem: Path) -> list[Path]:
-    """Write `stem`.png and `stem`.svg, the same bytes for the same trends; returns their paths.
-
-    SweepError where `stem` is a folder.
-    """
-    if stem.is_dir():
-        raise SweepError(f"{stem} is a folder: name the files to write, as in {stem / 'figure5'}")
-    png, svg = io.BytesIO(), io.BytesIO()
-    with mpl.rc_context({"svg.hashsalt": "adaptinfer-eval", "text.parse_math": False}):
-        figure = trend_figure(trends)
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    drawn = {stem.with_name(f"{stem.name}.png"): png, stem.with_name(f"{stem.name}.svg"): svg}
-    for path, picture in drawn.items():
-        write_bytes(path, picture.getvalue())
-    return list(drawn)
 
 
 def _draw(axes: Axes, panel: Panel, names: list[str], vanilla_tokens: float) -> None:

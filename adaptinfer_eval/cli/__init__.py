@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import about_a_file, explained
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # every command imports what it needs: none waits for another
     from adaptinfer_eval.sweep.config import SweepConfig
 
 app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
+app.add_typer(figure, name="figure")
 
 Config = Annotated[str, typer.Argument(help="Name of a configuration shipped in configs/, or a path to one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, laid over the configuration.")]
@@ -175,25 +177,6 @@ def print_table(
 
 
 @app.command()
-def figure(
-    number: Annotated[str, typer.Argument(help="The paper's number of the figure: 5.")],
-    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
-    output: Annotated[Path, typer.Option(help="Files to write, without .png and .svg.")] = Path("figure5"),
-) -> None:
-    """Draw the trend of the accuracy ratio over budgets, as PNG and SVG."""
-    from adaptinfer_eval.report.figure import save_trends
-    from adaptinfer_eval.report.trend import trends
-    from adaptinfer_eval.report.units import read_units
-    from adaptinfer_eval.sweep.records import read_records
-
-    if number != "5":
-        raise SweepError(f"no figure {number!r}: there is 5")
-    records = read_records(results)
-    for path in save_trends(trends(records, read_units(results, records)), output):
-        print(path)
-
-
-@app.command()
 def regress(
     baseline: Annotated[str, typer.Argument(help="Name of a baseline in results/baselines, or a path to a .json.")],
     results: Annotated[
@@ -265,7 +248,3 @@ def main() -> None:
             raise
         print(f"adaptinfer-eval: {explained(error)}", file=sys.stderr)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,3 @@
+from adaptinfer_eval.cli import main
+
+main()
