@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaptinfer_eval.analysis.kept.stages import counts, read_stages
 from adaptinfer_eval.report.layouts import Layout, headings_of
 from adaptinfer_eval.report.page import view
-from adaptinfer_eval.report.page.documents import SQUARE, Document, documents_of, read_documents, write_documents
-from adaptinfer_eval.report.page.overlay import overlay, stages_of
+from adaptinfer_eval.report.page.documents import Document, documents_of, read_documents, squared, write_documents
+from adaptinfer_eval.report.page.overlay import overlay
 from adaptinfer_eval.report.page.questions import Chosen, Place, choose
 from adaptinfer_eval.report.page.samples import Samples, read_rights, read_samples
 from adaptinfer_eval.report.page.tables import budget_of
@@ -29,7 +30,7 @@ INTRO = (
 LEGEND = (
     "Pictures are as the model saw them. What a method dropped is veiled, the more the earlier; an outline is around "
     "the patches that it kept to the end. Where patches were merged, lines are around those of one token. The numbers "
-    "are the patches left after each stage."
+    "are the patches left after each stage, and the tokens that were merged."
 )
 UNDRAWN = (
     "An answer is without a picture where its journal is missing or has no checksums, or where its vision tokens are "
@@ -60,7 +61,7 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
     if not chosen:
         return view.Questions(["There is no budget at which two methods differ in which questions they get right."])
     intro = [INTRO.format(sum(len(here) for here in chosen.values())), LEGEND]
-    if config.backbone not in SQUARE:
+    if squared(config) is None:
         intro[1] = f"Without pictures: where a vision token of {config.backbone} lies in them is not known here."
     shown: list[view.Question] = []
     images: list[view.Image] = []
@@ -176,5 +177,8 @@ def _answer(method: Answered, doc: int, image: view.Image | None) -> view.Answer
     verdict = "" if right is None else {0.0: "wrong", 1.0: "right"}.get(right, "partly right")
     text = str(method.samples[doc]["filtered_resps"])
     made = method.journal.get(doc)
-    drawn = overlay(made, image.id, method.cell.title) if made and image else None
-    return view.Answer(method.cell.title, text, verdict, stages_of(made) if made else "", drawn)
+    if made is None:
+        return view.Answer(method.cell.title, text, verdict, "", None)
+    stages = read_stages(made, made["vision_tokens"])
+    drawn = overlay(stages, made["vision_tokens"], image.id, method.cell.title) if image else None
+    return view.Answer(method.cell.title, text, verdict, counts(stages), drawn)
