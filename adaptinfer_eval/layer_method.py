@@ -87,9 +87,10 @@ class LayerMethod(Method):
         """New tokens that `merge` makes of `dropped` ones."""
         return 0
 
-    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> Tensor:
+    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> tuple[Tensor, Tensor]:
         """New tokens made of dropped ones, (B, max merged_count, D), put after the kept vision tokens.
 
+        And which of them each token went into, (B, V) int64, -1 where it is gone.
         `hidden` (B, V, D) and `score` (B, V), -inf on kept tokens and padding; `dropped`: tokens dropped per sample.
         """
         raise TypeError(f"{self.name} says that it merges (merged_count), but has no merge()")

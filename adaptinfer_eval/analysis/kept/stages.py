@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptinfer_eval.models.kept import unpack
+from adaptinfer_eval.models.kept import unpack, unpack_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +37,8 @@ class Stage:
     @property
     def clear(self) -> NDArray[np.bool_]:
         """(V,): whether a vision token goes on unmixed: as it is, or as a merged token of itself alone."""
-        return self.kept | ((self.group > 0) & (np.bincount(self.group)[self.group] == 1))
+        alone: NDArray[np.bool_] = np.bincount(self.group)[self.group] == 1
+        return self.kept | (alone & (self.group > 0))
 
     @property
     def count(self) -> str:
@@ -60,14 +59,14 @@ def read_stages(answer: Mapping[str, Any], vision_tokens: int) -> list[Stage]:
     """
     if "assign" in answer:
         nothing = np.zeros(vision_tokens, bool)
-        return [Stage(-1, nothing, _numbers(answer["assign"], vision_tokens) + 1)]
+        return [Stage(-1, nothing, unpack_numbers(answer["assign"], vision_tokens) + 1)]
     groups = answer.get("groups", {})
     none = np.zeros(vision_tokens, np.int64)
     return [
         Stage(
             int(layer),
             unpack(answer["kept"][layer], vision_tokens),
-            _numbers(groups[layer], vision_tokens) if layer in groups else none,
+            unpack_numbers(groups[layer], vision_tokens) if layer in groups else none,
         )
         for layer in sorted(answer["kept"], key=int)
     ]
@@ -82,8 +81,3 @@ def side_of(vision_tokens: int) -> int | None:
     """Patches along a side when the prompt's vision tokens are one square picture in row-major order, else None."""
     side = round(vision_tokens**0.5)
     return side if side * side == vision_tokens else None
-
-
-def _numbers(packed: str, count: int) -> NDArray[np.int64]:
-    """From base64 of zlib of little-endian uint16."""
-    return np.frombuffer(zlib.decompress(base64.b64decode(packed)), "<u2", count=count).astype(np.int64)
