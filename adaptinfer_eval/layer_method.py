@@ -78,6 +78,13 @@ class LayerMethod(Method):
         """Look at the input embeddings once, before layer 0; handed back as `Attention.prepared`."""
         return None
 
+    def text_weights(self, attention: Attention) -> Tensor | None:
+        """The weight that each text token has in `score`, (B, T) float for the T tokens of text after the image.
+
+        0 on padding; None of a method that no text token guides more than another.
+        """
+        return None
+
     def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
         """Tokens that a stage keeps of `current`, for a prompt that came with `vision_tokens`."""
         wanted = int(vision_tokens * keep) if isinstance(keep, float) else keep

@@ -80,15 +80,19 @@ class SparseVLM(LayerMethod):
         raters = (relevance > relevance.sum(1, keepdim=True) / texts) & embeddings.text_mask
         return raters / raters.sum(1, keepdim=True).clamp(min=1)
 
+    def text_weights(self, attention: Attention) -> Tensor:
+        """The raters' shares, the same at every stage."""
+        assert attention.prepared is not None
+        return attention.prepared
+
     def score(self, attention: Attention) -> Tensor:
         """Mean over heads and raters of the raters' attention."""
         import torch
 
-        assert attention.prepared is not None
         weights = attention.to_vision
         if self.variant == "plus":
             weights = weights / _rotary_decay(attention)[:, None]
-        rated = torch.einsum("bhtv,bt->bhv", weights, attention.prepared)
+        rated = torch.einsum("bhtv,bt->bhv", weights, self.text_weights(attention))
         if self.variant == "v1":
             return rated.mean(1)
         heads = min(self.priority_heads, rated.shape[1])

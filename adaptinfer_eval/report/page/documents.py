@@ -9,19 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaptinfer_eval.analysis.kept.picture import Square, as_seen, data_uri, is_small
+from adaptinfer_eval.analysis.kept.picture import as_seen, data_uri, is_small, squared
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.files import write_text
-
-
-def squared(config: SweepConfig) -> Square | None:
-    """How a picture becomes the square whose patches are, row by row, its vision tokens; None where they are none.
-
-    InternVL's tiles are squares one by one: with several to a picture, a token's place in it is not known here.
-    """
-    if config.backbone == "llava":
-        return "pad" if config.model_args.get("image_aspect_ratio", "pad") == "pad" else "crop"
-    return "stretch" if config.model_args.get("max_patches", 1) == 1 else None
 
 
 class Document(NamedTuple):
@@ -90,7 +80,7 @@ def _loaded(config: SweepConfig, record: Mapping[str, Any], docs: Sequence[int])
 def _document(config: SweepConfig, task: Any, document: Mapping[str, Any]) -> Document:
     answers = document.get("answers")  # TextVQA: of ten people; its doc_to_target names a column that is not there
     target = Counter(answers).most_common(1)[0][0] if isinstance(answers, list) else task.doc_to_target(document)
-    pictures, square = task.doc_to_visual(document), squared(config)
+    pictures, square = task.doc_to_visual(document), squared(config.backbone, config.model_args)
     if len(pictures) != 1 or square is None:
         return Document(str(target))
     seen = as_seen(pictures[0], square)
