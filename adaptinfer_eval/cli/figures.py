@@ -60,6 +60,24 @@ def kept(
     _save(lambda: kept_figure(shown), output)
 
 
+@figure.command("a8")
+def guides(
+    results: Results,
+    better: Annotated[str, typer.Option(help="The method that is right.")] = "adaptinfer",
+    worse: Annotated[str, typer.Option(help="The method that is wrong.")] = "sparsevlm",
+    budget: Annotated[float | None, typer.Option(help="Mean vision tokens per layer.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Questions, at most, each about another picture.")] = 4,
+    output: Output = Path("figure_a8"),
+) -> None:
+    """Questions that one method answers right and another wrong, and the text tokens that guided each."""
+    from adaptinfer_eval.report.guided import guided_questions
+
+    shown, note = guided_questions(results, better, worse, budget, count)
+    from adaptinfer_eval.analysis.kept.figure_a8 import guidance_figure
+
+    _save(lambda: guidance_figure(shown, note), output)
+
+
 def _save(draw: Callable[[], Figure], output: Path) -> None:
     from adaptinfer_eval.drawing import save_figure
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.report.layouts import Layout, heading, headings_of
 from adaptinfer_eval.report.methods import MethodCell, cells_of, verdict_of
-from adaptinfer_eval.report.page.documents import read_documents
+from adaptinfer_eval.report.page.documents import Document, read_documents
 from adaptinfer_eval.report.page.samples import read_rights, read_samples
 from adaptinfer_eval.report.rows import lines_of
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, load_config, nearest
@@ -68,8 +69,11 @@ def asked(sweep: Swept, question: str) -> Question:
     return question_of(sweep, by_name[task], int(number))
 
 
-def question_of(sweep: Swept, task: str, doc: int) -> Question:
-    """Question `doc` of `task`; SweepError where it was not asked, and where its picture or answers are not there."""
+def question_of(sweep: Swept, task: str, doc: int, document: Document | None = None) -> Question:
+    """Question `doc` of `task`; SweepError where it was not asked, and where its picture or answers are not there.
+
+    `document`: what the data set has for it, where that is known.
+    """
     cells = sweep.cells[task]
     if not cells:
         raise SweepError(f"{sweep.folder} has no finished answers to {task}: run the sweep to its end")
@@ -77,7 +81,7 @@ def question_of(sweep: Swept, task: str, doc: int) -> Question:
     if any(doc not in of_cell for of_cell in samples):
         docs = sorted(samples[0])
         raise SweepError(f"{task} has no question {doc} in {sweep.folder}: choose from {docs[0]} to {docs[-1]}")
-    document = read_documents(sweep.config, cells[0].record, [doc], sweep.folder)[doc]
+    document = document or read_documents(sweep.config, cells[0].record, [doc], sweep.folder)[doc]
     where = f"{heading(task)}, question {doc}"
     if not document.picture:
         raise SweepError(
@@ -106,3 +110,39 @@ def _answer(folder: Path, cell: MethodCell, doc: int, text: str) -> Answer:
         )
     verdict = verdict_of(read_rights(folder, cell.record).get(doc))
     return Answer(cell.title, text, verdict, read_stages(made, made["vision_tokens"]))
+
+
+class Divided(NamedTuple):
+    """Questions, (task, doc), that only the first of two methods answers right, in turn from every task.
+
+    `cells`: of both methods, by task. `other_way_round`: how many only the second answers right, of `asked`.
+    """
+
+    cells: dict[str, list[MethodCell]]
+    right: list[tuple[str, int]]
+    other_way_round: int
+    asked: int
+
+
+def divided(sweep: Swept, better: str, worse: str) -> Divided:
+    """The questions right under `better` and wrong under `worse`; SweepError where there is none."""
+    cells: dict[str, list[MethodCell]] = {}
+    queues: list[list[tuple[str, int]]] = []
+    other = asked = 0
+    for task, of_task in sweep.cells.items():
+        two = [next((cell for cell in of_task if cell.record["method"] == name), None) for name in (better, worse)]
+        if None in two:
+            continue
+        cells[task] = [cell for cell in two if cell]
+        first, second = (read_rights(sweep.folder, cell.record) for cell in cells[task])
+        both = [(doc, first[doc], second[doc]) for doc in sorted(first.keys() & second.keys())]
+        queues.append([(task, doc) for doc, *rights in both if rights == [1.0, 0.0]])
+        other += sum(rights == [0.0, 1.0] for _, *rights in both)
+        asked += len(both)
+    right = [one for turn in zip_longest(*queues) for one in turn if one]
+    if not right:
+        raise SweepError(
+            f"{sweep.folder}: none of {asked} questions is right under {better} and wrong under {worse} at one budget: "
+            "choose another --budget, or other methods with --better and --worse"
+        )
+    return Divided(cells, right, other, asked)

@@ -12,8 +12,8 @@ from adaptinfer_eval.analysis.kept.question import Answer, Question
 
 WIDTH = 2.3
 """Inches of a picture."""
-LETTERS = 11
-"""To an inch."""
+LETTERS, LINE = 11, 0.19
+"""To an inch, and inches of a line of them."""
 COLUMNS = 3
 """At least so many pictures wide, or there is no room for the question."""
 NOTE = (
@@ -26,20 +26,20 @@ def kept_figure(question: Question) -> Figure:
     """The picture and the question first; methods that drop nothing have their answer there."""
     pruning = [answer for answer in question.answers if answer.stages]
     columns = max([COLUMNS, *(len(answer.stages) for answer in pruning)])
-    rows = 1 + len(pruning)
-    figure = Figure(figsize=(WIDTH * (columns + 1), (WIDTH + 0.3) * rows + 0.3), layout="constrained")
-    grid = figure.add_gridspec(rows, columns + 1)
-    _show(figure.add_subplot(grid[0, 0]), "as the model saw it", enlarged(question.image, 1))
     whole = [answer for answer in question.answers if not answer.stages]
-    _write(figure.add_subplot(grid[0, 1:]), "\n".join(_lines(question, whole, int(columns * WIDTH * LETTERS))))
+    asked = _lines(question, whole, int(columns * WIDTH * LETTERS))
+    heights = [max(WIDTH, LINE * len(asked)) + 0.3, *[WIDTH + 0.3] * len(pruning)]
+    figure = Figure(figsize=(WIDTH * (columns + 1), sum(heights) + 0.3), layout="constrained")
+    grid = figure.add_gridspec(len(heights), columns + 1, height_ratios=heights)
+    _show(figure.add_subplot(grid[0, 0]), "as the model saw it", enlarged(question.image, 1))
+    _write(figure.add_subplot(grid[0, 1:]), "\n".join(asked))
     for row, answer in enumerate(pruning, 1):
         text = textwrap.fill(str(answer), int(WIDTH * LETTERS))
         _write(figure.add_subplot(grid[row, 0]), text, title=answer.method)
         for column, (title, image) in enumerate(stage_images(question.image, answer.stages), 1):
             _show(figure.add_subplot(grid[row, column]), title, image)
-    figure.supxlabel(
-        textwrap.fill(NOTE, int(WIDTH * (columns + 1) * LETTERS)), x=0.01, ha="left", fontsize="small", color="0.35"
-    )
+    note = textwrap.fill(NOTE, int(WIDTH * (columns + 1) * LETTERS))
+    figure.supxlabel(note, x=0.01, ha="left", fontsize="small", color="0.35")
     return figure
 
 

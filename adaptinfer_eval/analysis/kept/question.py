@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,15 @@ from PIL import Image
 from adaptinfer_eval.analysis.kept.stages import Stage, side_of
 from adaptinfer_eval.sweep.errors import SweepError
 
+LONGEST = 160
+"""Letters of an answer in a figure."""
+
 
 @dataclass(frozen=True)
 class Answer:
     """What a method answered; `verdict`: right, wrong or partly right, empty where it is not known.
 
-    `stages`: empty where every vision token stays.
+    `stages`: empty where every vision token stays. As a text, it is short and has its verdict's mark.
     """
 
     method: str
@@ -25,7 +29,7 @@ class Answer:
 
     def __str__(self) -> str:
         mark = {"right": "✓ ", "wrong": "✗ ", "partly right": "≈ "}.get(self.verdict, "")
-        return f"{mark}{self.text or '(no answer)'}"
+        return mark + textwrap.shorten(self.text or "(no answer)", LONGEST, placeholder=" …")
 
 
 @dataclass(frozen=True)
