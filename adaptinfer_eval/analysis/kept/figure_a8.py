@@ -16,7 +16,7 @@ from adaptinfer_eval.analysis.kept.marked_text import Placed, place
 from adaptinfer_eval.analysis.kept.question import Question
 from adaptinfer_eval.drawing import COLOURS
 
-PICTURE, TEXT, ROW, GAP = 2.2, 6.6, 0.34, 0.2
+PICTURE, TEXT, ROW, GAP = 2.2, 6.6, 0.4, 0.2
 """Inches: of a picture, of the text's width, of a row of it, and between parts."""
 SIZE = 10
 """Points of the letters."""
@@ -55,7 +55,7 @@ def guidance_figure(guided: Sequence[Guided], note: str) -> Figure:
 
 def legend(better: str, worse: str, guided: Guided) -> str:
     """What the two marks mean."""
-    share = f"the {SHARE:.0%} with the most weight, or all that have as much"
+    share = f"the {100 * SHARE:g} % with the most weight, and all that have as much"
     return (
         f"Boxed: text tokens that guided {better}, numbered by its stages ({_stages(guided.better)}). "
         f"Underlined: those that guided {worse}{_numbering(guided.worse)}. Of a stage, {share}."
