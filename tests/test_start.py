@@ -99,6 +99,14 @@ def test_commands_import_nothing_heavy(
         assert "9 cells: 9 the same" in printed
 
 
+def test_what_was_kept_is_drawn_from_the_sweeps_folder_alone(sweep: Path, tmp_path: Path) -> None:
+    documents = json.loads((sweep / "documents" / "mini_textvqa.json").read_text(encoding="utf-8"))["documents"]
+    command = ("figure", "a7", "--results", sweep, "--question", f"mini_textvqa:{next(iter(documents))}")
+    printed, code, heavy = started(tmp_path, COMMAND, *command)
+    assert (code, heavy) == (0, ["matplotlib"])
+    assert "figure_a7.svg" in printed
+
+
 def test_plan_knows_a_checkpoint_of_the_hub_without_transformers(tmp_path: Path) -> None:
     files = tmp_path / "models--llava-hf--llava-1.5-7b-hf"
     (files / "refs").mkdir(parents=True)
