@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.schedule import Schedule, Stage
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import Schedule, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -33,7 +33,7 @@ def methods() -> None:
     """List the installed methods and their options."""
     from tabulate import tabulate
 
-    from adaptinfer_eval.method import available_methods, get_method
+    from adaptinfer_eval.methods.method import available_methods, get_method
 
     rows = []
     for name in available_methods():

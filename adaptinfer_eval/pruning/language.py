@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
@@ -26,7 +27,6 @@ from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
 from adaptinfer_eval.pruning.steps import Step, say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
-from adaptinfer_eval.schedule import Schedule
 
 Kwargs = dict[str, Any]
 

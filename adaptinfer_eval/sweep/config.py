@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from adaptinfer_eval.schedule import Count, Per
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 
 Scalar = bool | int | float | str | None

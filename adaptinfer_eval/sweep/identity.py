@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.method import get_method
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipped
 
@@ -121,7 +121,7 @@ def _plain(value: Any) -> str:
 
 def engine_digest() -> str:
     """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
-    package = [path for folder in (".", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
+    package = [path for folder in (".", "methods", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
     scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []

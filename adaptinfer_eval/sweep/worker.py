@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import set_seed
 
-from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import works_in_tower
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from adaptinfer_eval.schedule import Schedule, Stage, mean_count
+from adaptinfer_eval.methods.schedule import Schedule, Stage, mean_count
 
 if TYPE_CHECKING:
-    from adaptinfer_eval.layer_method import LayerMethod
+    from adaptinfer_eval.methods.layer import LayerMethod
 
 
 @lru_cache(maxsize=256)

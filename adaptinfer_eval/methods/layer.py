@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from adaptinfer_eval.budget import given_layers, scale_layers, scaled_shapes, solve
-from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import Count, Per, Schedule, Stage, check_budget, check_counting, entering_counts
+from adaptinfer_eval.methods.budget import given_layers, scale_layers, scaled_shapes, solve
+from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.methods.schedule import Count, Per, Schedule, Stage, check_budget, check_counting, entering_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
