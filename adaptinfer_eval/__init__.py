@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from adaptinfer_eval.methods.layer import LayerMethod
     from adaptinfer_eval.methods.method import Method, available_methods, get_method
     from adaptinfer_eval.methods.schedule import Schedule, Stage
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
     from adaptinfer_eval.pruning import pruned
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
     from adaptinfer_eval.pruning.prefix import SharedPrefix
     from adaptinfer_eval.pruning.trace import Trace
 
@@ -41,8 +41,8 @@ _MODULES = {
     "methods.layer": ("LayerMethod",),
     "methods.method": ("Method", "available_methods", "get_method"),
     "methods.schedule": ("Schedule", "Stage"),
+    "methods.seen": ("Attention", "Embeddings"),
     "pruning": ("pruned",),
-    "pruning.attention": ("Attention", "Embeddings"),
     "pruning.prefix": ("SharedPrefix",),
     "pruning.trace": ("Trace",),
 }

@@ -14,7 +14,7 @@ from adaptinfer_eval.methods.layer import LayerMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention
+    from adaptinfer_eval.methods.seen import Attention
 
 VARIANTS = ("reference", "paper")
 

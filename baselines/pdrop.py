@@ -17,7 +17,7 @@ from adaptinfer_eval.methods.schedule import Schedule, Stage
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention
+    from adaptinfer_eval.methods.seen import Attention
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from adaptinfer_eval.methods.layer import LayerMethod
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 VARIANTS = ("v1", "plus")
 _SCHEDULES = {
@@ -143,7 +143,7 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     """
     import torch
 
-    from adaptinfer_eval.pruning.attention import per_sample
+    from adaptinfer_eval.methods.seen import per_sample
 
     device, slots = tokens.device, torch.arange(tokens.shape[1], device=tokens.device)
     count, wanted = per_sample(candidates, device), per_sample(clusters, device)

@@ -14,7 +14,7 @@ from adaptinfer_eval.methods.schedule import Count, Per, Schedule, Stage, check_
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 
 @dataclass(frozen=True, kw_only=True)

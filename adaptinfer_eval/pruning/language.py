@@ -17,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.schedule import Schedule
-from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
+from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_tokens
+from adaptinfer_eval.pruning.attention import attention_rows
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
 from adaptinfer_eval.pruning.prefix import Shared
