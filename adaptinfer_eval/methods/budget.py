@@ -1,56 +1,72 @@
-"""Solving a schedule for a budget. Plain numbers, no torch."""
+"""Which of a method's schedules meets a budget. Plain numbers, no torch: it knows shapes and counts, and no method."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
-from adaptinfer_eval.methods.schedule import Schedule, Stage, mean_count
+from adaptinfer_eval.methods.schedule import Count, Schedule, Stage, mean_count
 
-if TYPE_CHECKING:
-    from adaptinfer_eval.methods.layer import LayerMethod
+Candidate = tuple[Schedule, Sequence[int]]
+"""A schedule, and the vision tokens that enter each layer under it."""
 
 
-@lru_cache(maxsize=256)
-def solve(method: LayerMethod, num_layers: int, vision_tokens: int) -> Schedule:
-    """The candidate of `method` whose mean count is within half a token of its budget.
+def solve(
+    name: str,
+    budget: float,
+    count: Count,
+    candidates: Iterable[Candidate],
+    starting_after: Callable[[int], Iterable[Candidate]],
+) -> Schedule:
+    """The candidate whose mean count is within half a token of the budget.
 
-    ValueError when none is, naming a schedule of the same method that is.
+    ValueError when none is, naming a schedule of the same method that is. `name`: the method's, for that error;
+    `starting_after`: what the candidates would be with the first stage after that layer.
     """
-    best, distance, low, high = _nearest(method, num_layers, vision_tokens)
-    if distance <= 0.5:
-        return best
+    nearest = _nearest(budget, count, candidates)
+    if nearest.meets_it:
+        return nearest.schedule
+    layers, num_layers = [stage.layer for stage in nearest.schedule], len(nearest.entering)
     raise ValueError(
-        f"{method.name} pruning after layers {[stage.layer for stage in best]} of {num_layers} reaches {low:.0f} to "
-        f"{high:.0f} vision tokens {method.count} on average, not {method.budget:g}; "
-        + _remedy(method, num_layers, vision_tokens)
+        f"{name} pruning after layers {layers} of {num_layers} reaches {nearest.lowest:.0f} to {nearest.highest:.0f} "
+        f"vision tokens {count} on average, not {budget:g}; "
+        + _remedy(budget, count, num_layers, nearest.entering[0], starting_after)
     )
 
 
-def _nearest(method: LayerMethod, num_layers: int, vision_tokens: int) -> tuple[Schedule, float, float, float]:
-    """The candidate nearest to the budget, how far off it is, and the lowest and highest mean of all candidates."""
-    assert method.budget is not None
-    means = []
-    for schedule in method.candidates(num_layers, vision_tokens):
-        schedule.check(num_layers)
-        entering = method.entering_under(schedule, num_layers, vision_tokens)
-        means.append((mean_count(entering, method.count), schedule))
-    mean, best = min(means, key=lambda candidate: abs(candidate[0] - (method.budget or 0)))
-    return best, abs(mean - method.budget), min(means)[0], max(means)[0]
-
-
-def _remedy(method: LayerMethod, num_layers: int, vision_tokens: int) -> str:
+def _remedy(
+    budget: float,
+    count: Count,
+    num_layers: int,
+    vision_tokens: int,
+    starting_after: Callable[[int], Iterable[Candidate]],
+) -> str:
     """A schedule of the same method that reaches the budget, its first stage as late as it can be."""
-    assert method.budget is not None
-    if method.budget >= vision_tokens:
+    if budget >= vision_tokens:
         return f"the image has only {vision_tokens} vision tokens: use vanilla"
-    full_layers = int(method.budget * num_layers // vision_tokens)
-    for first in range(full_layers - (method.count == "entering"), -1, -1):
-        best, distance, *_ = _nearest(method.starting_after(first, num_layers), num_layers, vision_tokens)
-        if distance <= 0.5:
-            return f"schedule='{best}' can"
+    full_layers = int(budget * num_layers // vision_tokens)
+    for first in range(full_layers - (count == "entering"), -1, -1):
+        nearest = _nearest(budget, count, starting_after(first))
+        if nearest.meets_it:
+            return f"schedule='{nearest.schedule}' can"
     return "no stage is early enough: use a method that prunes before the language model (tome, downsample)"
+
+
+class _Nearest(NamedTuple):
+    """The candidate nearest to a budget, and how far all of them reach."""
+
+    schedule: Schedule
+    entering: Sequence[int]
+    meets_it: bool
+    lowest: float
+    highest: float
+
+
+def _nearest(budget: float, count: Count, candidates: Iterable[Candidate]) -> _Nearest:
+    means = [(mean_count(entering, count), schedule, entering) for schedule, entering in candidates]
+    mean, schedule, entering = min(means, key=lambda candidate: abs(candidate[0] - budget))
+    reached = [candidate[0] for candidate in means]
+    return _Nearest(schedule, entering, abs(mean - budget) <= 0.5, min(reached), max(reached))
 
 
 def given_layers(text: str) -> list[int]:
