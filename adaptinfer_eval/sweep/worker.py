@@ -106,7 +106,7 @@ class Worker:
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         # On another machine, or after an edit, these could be others than the records will say.
         expected = asdict(sources)
-        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions)), expected):
+        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions))):
             raise SweepError(
                 f"a worker would measure something else ({changed}): "
                 "give every machine the same packages, checkpoint and data, and change none of them during a sweep"
