@@ -1,6 +1,6 @@
 """How much observing the attention of every layer costs beside the same prefill without it; and change points.
 
-    python benchmarks/shift.py [--pretrained tasks/mini/model] [--task mini_gqa] [--samples 64] [--batch-size 8] [--runs 5]
+    python benchmarks/shift.py [--pretrained tasks/mini/model] [--task mini_gqa] [--samples 64] [--batch-size 8]
 
 Both prefills take turns, batch by batch in one run, so that a busy machine slows them alike; one thread, float32.
 Printed are medians over the runs, and their ratio. "together": questions about one picture share its prefill, as in the
@@ -18,8 +18,8 @@ from setting import in_turn, seconds
 from tabulate import tabulate
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.analysis import change
 from adaptinfer_eval.analysis.asked import read_asked, spread
+from adaptinfer_eval.analysis.change_points import change_points
 from adaptinfer_eval.analysis.shift import shift_counts
 from adaptinfer_eval.models.answering import PREFILL, Batch
 from adaptinfer_eval.models.pictures import stored_pictures
@@ -70,7 +70,7 @@ def main() -> None:
         rows.append((name, *(f"{1e3 * took[kind] / len(chosen):.1f}" for kind in works), f"{ratio:.3f}"))
     print(tabulate(rows, ("prompts", "plain ms", "observed ms", "ratio"), "github", disable_numparse=True))
     curves = np.random.default_rng(0).random((58_000, 32))
-    print(f"\nchange points of 58,000 curves of 32 layers: {seconds(lambda: change.change_points(curves)):.2f} s")
+    print(f"\nchange points of 58,000 curves of 32 layers: {seconds(lambda: change_points(curves)):.2f} s")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def key_text_overlap(layers: Sequence[Received]) -> NDArray[Any]:
 
 def measure_key_text(asked: Asked, console: Console) -> dict[str, Any]:
     """Mean overlap over the samples of one task, with what it was measured from, as it is written to key_text.json."""
-    found = observe_samples(asked, Measure("key text tokens", key_text_overlap, [__file__]), console)
+    found = observe_samples(asked, Measure("key text tokens", key_text_overlap), console)
     ((task, sums),) = found.sums.items()
     assert sums.total is not None
     overlap = sums.total / sums.measured

@@ -5,6 +5,7 @@ Prompts are those that a sweep asks. What a layer's tokens receive is kept for t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,12 @@ class Measure:
     """What is measured of each sample and added up.
 
     `of_batch` makes numbers (B, …) of what the tokens of B prompts receive in every layer; what it makes of prompts
-    without vision tokens or without text behind them is not used. `code`: the files that decide them.
+    without vision tokens or without text behind them is not used. `calls`: what else decides the numbers.
     """
 
     kind: str
     of_batch: Callable[[Sequence[Received]], NDArray[Any]]
-    code: Sequence[str]
+    calls: Sequence[Callable[..., Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,9 @@ def _made_from(asked: Asked, measure: Measure, sources: Sources) -> dict[str, An
         "model_args": config.model_args,
         "checkpoint": sources.checkpoint,
         "engine": sources.engine,
-        "code": digest_files(Path(file) for file in (__file__, *measure.code)),
+        "code": digest_files(
+            Path(file) for file in [__file__, *map(inspect.getfile, (measure.of_batch, *measure.calls))]
+        ),
         "versions": sources.versions,
     }
 

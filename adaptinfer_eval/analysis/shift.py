@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from adaptinfer_eval.analysis import change
 from adaptinfer_eval.analysis.asked import Asked
+from adaptinfer_eval.analysis.change_points import change_points
 from adaptinfer_eval.analysis.over_samples import Measure, observe_samples
 from adaptinfer_eval.pruning.observer import Received
 
@@ -33,15 +33,14 @@ def shift_counts(layers: Sequence[Received]) -> NDArray[Any]:
     important = torch.arange(mask.shape[1], device=device) < tokens[:, None]
     best = curves.gather(1, order[..., None].expand(curves.shape)).cpu().double().numpy()
     samples, slots = important.cpu().numpy().nonzero()
-    points = change.change_points(best[samples, slots])
+    points = change_points(best[samples, slots])
     batch, depth = len(best), len(layers)
     return np.bincount(samples * depth + points, minlength=batch * depth).reshape(batch, depth)
 
 
 def measure_shift(asked: Asked, console: Console) -> dict[str, Any]:
     """The distribution of change points over layers for every task, and what it was measured from."""
-    measure = Measure("attention shift", shift_counts, [__file__, str(change.__file__)])
-    found = observe_samples(asked, measure, console)
+    found = observe_samples(asked, Measure("attention shift", shift_counts, [change_points]), console)
     histograms = {task: [] if sums.total is None else sums.total.tolist() for task, sums in found.sums.items()}
     return {
         "layers": max(map(len, histograms.values())),
