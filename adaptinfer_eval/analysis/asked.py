@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, make_config
+from adaptinfer_eval.sweep.tasks import check_tasks
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ def read_asked(
     dtype: str = "auto",
     output: Path | None = None,
     budgets: Sequence[float] = (),
-    overrides: Iterable[str] = (),
+    overrides: Iterable[str] | None = None,
 ) -> Asked:
     """The family is read from the checkpoint's config.json; `kind` names the results' folder where none is given.
 
@@ -39,7 +40,7 @@ def read_asked(
     """
     if samples < 1:
         raise SweepError(f"samples={samples}: ask for one at least")
-    overrides = list(overrides)
+    overrides = list(overrides or [])
     for override in overrides:
         key = override.partition("=")[0]
         if key != "gpus_per_worker" and not key.startswith("model_args."):
@@ -60,6 +61,7 @@ def read_asked(
     except CheckpointError as error:
         raise SweepError(str(error)) from error
     assert found is not None  # it is None only where nothing may be downloaded
+    check_tasks(config, scored=False)
     return Asked(config.model_copy(update={"backbone": found["model_type"]}), samples)
 
 
