@@ -84,6 +84,10 @@ class LayerPruner:
 
     # Prompt by prompt --------------------------------------------------------------------------------------------
 
+    def forget(self) -> None:
+        """What runs now is not to be pruned."""
+        self.run = None
+
     def begin(self, prompt: Prompt, shared: Shared | None = None) -> Run | None:
         """Get ready for the prefill of `prompt`; None when it has no vision token."""
         self.run = None

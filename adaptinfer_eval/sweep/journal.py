@@ -131,9 +131,7 @@ def only_run(folder: Path) -> Iterator[Callable[[], None]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.read(file, 200).decode(errors="replace") or "another run"
-            raise SweepError(
-                f"{holder} is writing to {folder}: wait for it, or give another folder (output=...)"
-            ) from None
+            raise SweepError(f"{holder} is writing to {folder}: wait for it, or give another folder (output)") from None
         os.truncate(file, 0)
         os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield check

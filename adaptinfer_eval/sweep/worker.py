@@ -84,25 +84,9 @@ class Worker:
     """
 
     def __init__(self, config: SweepConfig, sources: Sources) -> None:
-        from lmms_eval.models import get_model
-
         self.config = config = sources.pin(config)
         _, tasks = load_tasks(config)
-        try:
-            self.model = get_model(f"vanilla_{config.backbone}")(
-                pretrained=config.checkpoint,
-                batch_size=config.batch_size,
-                dtype=config.dtype,
-                device_map="auto" if config.gpus_per_worker > 1 else None,
-                **config.model_args,
-            )
-        except CheckpointError as error:
-            raise SweepError(str(error)) from error
-        except Exception as error:
-            traceback.print_exc()
-            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise SweepError(f"{config.pretrained} could not be loaded: {why}") from error
-        self.model.shares_prefixes = config.sharing
+        self.model = load_wrapper(config)
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         # On another machine, or after an edit, these could be others than the records will say.
         expected = asdict(sources)
@@ -188,6 +172,28 @@ class Worker:
             "sharing": self.config.sharing,
         }
         return Answered(cell, how, lines)
+
+
+def load_wrapper(config: SweepConfig) -> Any:
+    """The backbone's wrapper of lmms-eval, under vanilla, with the checkpoint loaded. SweepError where that fails."""
+    from lmms_eval.models import get_model
+
+    try:
+        wrapper = get_model(f"vanilla_{config.backbone}")(
+            pretrained=config.checkpoint,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            device_map="auto" if config.gpus_per_worker > 1 else None,
+            **config.model_args,
+        )
+    except CheckpointError as error:
+        raise SweepError(str(error)) from error
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SweepError(f"{config.pretrained} could not be loaded: {why}") from error
+    wrapper.shares_prefixes = config.sharing
+    return wrapper
 
 
 def write_cost(cost: Cost) -> dict[str, Any]:
