@@ -231,10 +231,12 @@ def test_pictures_are_shown_with_what_each_method_kept(page: Page) -> None:
     assert article.locator("li").count() >= 3
     for answer in article.locator("li").all():
         name, drawn = answer.locator("h4").inner_text(), answer.locator("svg")
-        assert drawn.locator("use").count() == 1
+        assert drawn.locator("use[href^='#picture']").count() == 1
         kind = {"Vanilla": (0, 0), "ToMe": (0, 2)}.get(name, (4, 0))
         assert (drawn.locator(".veil, .kept").count(), drawn.locator(".merged").count()) == kind
-    used = page.locator("use").evaluate_all("all => new Set(all.map(e => e.getAttribute('href'))).size")
+    used = page.locator("use[href^='#picture']").evaluate_all(
+        "all => new Set(all.map(e => e.getAttribute('href'))).size"
+    )
     assert page.locator("image").count() == used  # each picture is in the page once
 
 

@@ -55,6 +55,9 @@ class FollowingMethod(LayerMethod):
         beams = len(mask) // len(self.outlived)
         return self.outlived.to(mask.device).repeat_interleave(beams, 0)
 
+    def text_weights(self, attention: Attention) -> None:
+        """The question's own text guides nothing."""
+
     def score(self, attention: Attention) -> Tensor:
         """The longer the leader kept a token, the higher: the best are those that it kept at this stage."""
         assert attention.prepared is not None

@@ -79,6 +79,13 @@ class LayerMethod(Method):
         """Look at the input embeddings once, before layer 0; handed back as `Attention.prepared`."""
         return None
 
+    def text_weights(self, attention: Attention) -> Tensor | None:
+        """The weight that each text token has in `score`, (B, T) float for the T tokens of text after the image.
+
+        0 on padding; None of a method that no text token guides more than another.
+        """
+        return None
+
     def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
         """Tokens that a stage keeps of `current`, for a prompt that came with `vision_tokens`."""
         wanted = int(vision_tokens * keep) if isinstance(keep, float) else keep
@@ -88,9 +95,10 @@ class LayerMethod(Method):
         """New tokens that `merge` makes of `dropped` ones."""
         return 0
 
-    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> Tensor:
+    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> tuple[Tensor, Tensor]:
         """New tokens made of dropped ones, (B, max merged_count, D), put after the kept vision tokens.
 
+        And which of them each token went into, (B, V) int64, -1 where it is gone.
         `hidden` (B, V, D) and `score` (B, V), -inf on kept tokens and padding; `dropped`: tokens dropped per sample.
         """
         raise TypeError(f"{self.name} says that it merges (merged_count), but has no merge()")

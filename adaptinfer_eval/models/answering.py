@@ -295,6 +295,7 @@ class Answering(ABC):
         trace.entering = trace.entering[::beams]
         trace.images, trace.schedules = trace.images[::beams], trace.schedules[::beams]
         trace.kept = {layer: kept[::beams] for layer, kept in trace.kept.items()}
+        trace.groups = {layer: groups[::beams] for layer, groups in trace.groups.items()}
         return output, trace
 
     def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:
