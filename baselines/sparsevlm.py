@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 VARIANTS = ("v1", "plus")
 _SCHEDULES = {
@@ -149,7 +149,7 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     """
     import torch
 
-    from adaptinfer_eval.pruning.attention import per_sample
+    from adaptinfer_eval.methods.seen import per_sample
 
     device, slots = tokens.device, torch.arange(tokens.shape[1], device=tokens.device)
     count, wanted = per_sample(candidates, device), per_sample(clusters, device)

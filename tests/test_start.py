@@ -158,7 +158,7 @@ def test_public_names_are_imported_when_used() -> None:
     assert set(ae.__all__) == {name for names in ae._MODULES.values() for name in names}
     assert set(ae.__all__) <= set(dir(ae))
     assert all(getattr(ae, name).__name__ == name for name in ae.__all__)
-    assert ae.schedule.Schedule is ae.Schedule
+    assert ae.cost.Audit is ae.Audit
     assert not hasattr(ae, "prune")
     method = ae.get_method("sparsevlm")(budget=64)
     assert pickle.loads(pickle.dumps(method)) == method

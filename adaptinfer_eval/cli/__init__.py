@@ -1,4 +1,4 @@
-"""`adaptinfer-eval`: doctor, methods, plan, run, bench, table, figure, report, regress. Exit code 0: all went well."""
+"""`adaptinfer-eval`: from doctor, plan and run to tables, figures and a report. Exit code 0: all went well."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adaptinfer_eval.cli.figures import figure
+from adaptinfer_eval.cli.inside import shift
 from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import about_a_file, explained
@@ -33,7 +34,7 @@ def methods() -> None:
     """List the installed methods and their options."""
     from tabulate import tabulate
 
-    from adaptinfer_eval.method import available_methods, get_method
+    from adaptinfer_eval.methods.method import available_methods, get_method
 
     rows = []
     for name in available_methods():
@@ -213,6 +214,9 @@ def report(
     path = output or results / "report.html"
     write_text(path, page(results))
     print(path)
+
+
+app.command()(shift)
 
 
 def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:

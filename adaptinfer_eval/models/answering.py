@@ -10,6 +10,7 @@ import inspect
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,18 +20,23 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.cost import prefill_macs
-from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import works_in_tower
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.image import works_in_tower
+from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
+from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
+from adaptinfer_eval.pruning.observer import See
 from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.trace import Trace, moved, together
+
+PREFILL: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1}
+"""Options of `generate` with which it prefills, and decodes nothing."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +184,10 @@ class Answering(ABC):
         self._count(batch, [answer.cost for answer in answers])
         return answers, trace
 
+    def observe(self, batch: Batch, see: See) -> None:
+        """Prefill the prompts, with nothing pruned, and show `see` what their tokens receive in every layer."""
+        self._generate_in(observed(self.model, see, prefix=batch.prefix), batch, **PREFILL)
+
     def score(self, batch: Batch) -> list[tuple[float, bool]]:
         """Sum of log-probabilities (natural log) of each continuation, and whether greedy decoding would choose it.
 
@@ -249,11 +259,17 @@ class Answering(ABC):
         if batch.other is None:
             raise ValueError(f"{self.method.name} needs other prompts about the same images: load the batch with them")
         other = replace(batch.other, features=batch.features)
-        _, trace = self._generate_under(self.method.leader, other, max_new_tokens=1, do_sample=False, num_beams=1)
+        _, trace = self._generate_under(self.method.leader, other, **PREFILL)
         return self.method.following(outlived(trace, other.inputs["input_ids"] == self.processor.image_token_id))
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
-        in_tower = works_in_tower(method)
+        attached = ae.pruned(self.model, method, prefix=batch.prefix)
+        return self._generate_in(attached, batch, works_in_tower(method), **options)
+
+    def _generate_in(
+        self, attached: AbstractContextManager[Trace], batch: Batch, in_tower: bool = False, **options: Any
+    ) -> tuple[Any, Trace]:
+        """Generate with what is `attached` to the model; `in_tower`: it has to see the images being encoded."""
         if batch.prefix is not None and batch.features is None and not in_tower:
             batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)
@@ -264,7 +280,7 @@ class Answering(ABC):
         if options.get("do_sample"):
             options["remove_invalid_values"] = True  # nothing can be drawn from NaN; finite_logits says what is wrong
         with (
-            ae.pruned(self.model, method, prefix=batch.prefix) as trace,
+            attached as trace,
             torch.inference_mode(),
             finite_logits(self.model),
         ):

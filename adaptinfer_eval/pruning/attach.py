@@ -1,4 +1,4 @@
-"""`pruned(model, method)`: attach a method to an unmodified model for the length of a block."""
+"""`pruned(model, method)` and `observed(model, see)`: attach to an unmodified model for the length of a block."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adaptinfer_eval.image_method import ImageMethod, works_in_tower
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.pruning.anatomy import Anatomy, anatomy_of
 from adaptinfer_eval.pruning.decoder import DecoderWatch
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
 from adaptinfer_eval.pruning.language import LayerPruner
+from adaptinfer_eval.pruning.observer import Observer, See
 from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.prompt import read_prompt
 from adaptinfer_eval.pruning.proof import Doubts
@@ -63,6 +64,30 @@ def pruned(
         doubts.settle()
 
 
+@contextmanager
+def observed(
+    model: PreTrainedModel, see: See, vision_mask: Tensor | None = None, prefix: SharedPrefix | None = None
+) -> Iterator[Trace]:
+    """Show `see` the attention of every decoder layer, the last one too, in every prefill inside the block.
+
+    Nothing is pruned, and the model is unchanged after it. `see(layer, received)` is called in the order of the layers,
+    and not for prompts without an image; the rows are computed as methods get them, beside the model's own attention.
+    `model`, `vision_mask`, `prefix`, and what is refused with ValueError: as in `pruned`. PruningError where a layer
+    was not seen, and for attention that is not finite.
+    """
+    check_mode(model)
+    anatomy = anatomy_of(model)
+    if anatomy.text is None:
+        raise ValueError("a vision tower has no text that attends to it: observe the whole model")
+    say_if_untested()
+    trace, doubts = Trace(), Doubts("observed")
+    observer = Observer(anatomy.layers, see, doubts)
+    with ExitStack() as stack:
+        _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, observer, None, prefix, None), doubts)
+        yield trace
+        doubts.settle()
+
+
 def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace, doubts: Doubts) -> TowerPruner:
     tower = anatomy.tower
     layers, image_tokens = (len(tower.layers), tower.image_tokens) if tower else (0, 0)
@@ -92,8 +117,6 @@ def _attach_decoder(
     tower: TowerPruner | None,
 ) -> None:
     text: Any = anatomy.text
-    if any(isinstance(getattr(hook, "__self__", None), DecoderWatch) for hook in text._forward_pre_hooks.values()):
-        raise ValueError("the model is already inside a pruned block: leave it before you attach another method")
     image_tokens = _image_tokens(anatomy, vision_mask)
     fewest = _fewest_images(method, image_tokens)
     method.entering(len(text.layers), fewest * image_tokens, fewest)  # what does not fit is refused here
@@ -102,7 +125,14 @@ def _attach_decoder(
         layers = LayerPruner(text, method, method.plan(len(text.layers), fewest * image_tokens, fewest), trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
-    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower)
+    _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower), doubts)
+
+
+def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) -> None:
+    """Let `watch` follow the decoder of `model`, and `generate`."""
+    text: Any = watch.anatomy.text
+    if any(isinstance(getattr(hook, "__self__", None), DecoderWatch) for hook in text._forward_pre_hooks.values()):
+        raise ValueError("the model is already inside a pruned block: leave it before you attach another method")
     stack.enter_context(intercepted(text.config._attn_implementation, watch.observe))
     for handle in watch.hook(model):
         stack.callback(handle.remove)

@@ -16,6 +16,7 @@ from adaptinfer_eval.pruning.anatomy import Anatomy
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
+from adaptinfer_eval.pruning.observer import Observer
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
 from adaptinfer_eval.pruning.prompt import Prompt, read_prompt
 from adaptinfer_eval.pruning.proof import Lengths, Proof, broken
@@ -46,7 +47,7 @@ class DecoderWatch:
         anatomy: Anatomy,
         vision_mask: Tensor | None,
         trace: Trace,
-        layers: LayerPruner | None,
+        layers: LayerPruner | Observer | None,
         images: ImagePruner | None,
         prefix: SharedPrefix | None,
         tower: TowerPruner | None,
@@ -169,7 +170,7 @@ class DecoderWatch:
     def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
         layers, last = self.anatomy.layers, len(self.anatomy.layers) - 1
         if self.layers is not None:
-            self.layers.run = None  # the prefixes by themselves are not pruned
+            self.layers.forget()  # the prefixes by themselves are not pruned
             last = min(self.layers.stages, default=last)
         alone = [prefix.length] * (last + 1)
         self.proof.plan(Lengths(alone, alone))

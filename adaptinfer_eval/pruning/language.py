@@ -15,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens, per_sample
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import Schedule
+from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_tokens, per_sample
+from adaptinfer_eval.pruning.attention import attention_rows
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
 from adaptinfer_eval.pruning.prefix import Shared
@@ -26,7 +28,6 @@ from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, regroup, shorten
 from adaptinfer_eval.pruning.steps import Step, say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
-from adaptinfer_eval.schedule import Schedule
 
 Kwargs = dict[str, Any]
 
@@ -84,6 +85,10 @@ class LayerPruner:
         return handles
 
     # Prompt by prompt --------------------------------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """What runs now is not to be pruned."""
+        self.run = None
 
     def begin(self, prompt: Prompt, shared: Shared | None = None) -> Run | None:
         """Get ready for the prefill of `prompt`; None when it has no vision token."""

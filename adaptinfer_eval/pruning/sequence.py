@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.pruning.attention import Rotary, gather_tokens, per_sample
+from adaptinfer_eval.methods.seen import Rotary, gather_tokens, per_sample
 
 
 @dataclass

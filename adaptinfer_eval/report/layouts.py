@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from adaptinfer_eval.schedule import Schedule
+from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.sweep.config import SweepError
 
 Record = Mapping[str, Any]

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
-from adaptinfer_eval.image_method import works_in_tower
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.method import Method, get_method
+from adaptinfer_eval.methods.image import works_in_tower
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.method import Method, get_method
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.models.options import make_method
-from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
 from adaptinfer_eval.sweep.files import file_name
 from adaptinfer_eval.sweep.shape import model_shape

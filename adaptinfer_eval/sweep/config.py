@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from adaptinfer_eval.schedule import Count, Per
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 
 Scalar = bool | int | float | str | None
@@ -179,12 +179,17 @@ def load_config(source: str, overrides: Iterable[str] = ()) -> SweepConfig:
     if not isinstance(values, dict):
         raise SweepError(f"{path} is not a mapping of keys to values")
     values.setdefault("name", path.stem)
+    return make_config(values, overrides, path.name)
+
+
+def make_config(values: dict[str, Any], overrides: Iterable[str], where: str) -> SweepConfig:
+    """A configuration of `values` with `overrides` laid over them; SweepError says that it is wrong in `where`."""
     for override in overrides:
         _lay_over(values, override)
     try:
         return SweepConfig.model_validate(values)
     except ValidationError as error:
-        raise SweepError(f"{path.name}: {'; '.join(map(_explain, problems(error)))}") from None
+        raise SweepError(f"{where}: {'; '.join(map(_explain, problems(error)))}") from None
 
 
 def find_config(source: str) -> Path:

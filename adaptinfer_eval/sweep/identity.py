@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.method import get_method
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipped
 
@@ -93,19 +93,19 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
     }
 
 
-def compare(where: object, found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> None:
+def compare(where: object, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """SweepError, naming the keys, where what was measured is not what is asked for now."""
-    if changed := changes(found, wanted, keys):
+    if changed := changes(found, wanted):
         raise SweepError(
             f"{where} was measured with something else ({changed}): "
-            "give another folder (output=...), or delete that one to measure again"
+            "give another folder (output), or delete that one to measure again"
         )
 
 
-def changes(found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """What differs between two mappings, for an error message; empty where nothing does."""
+def changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Where `found` is not as `wanted`, for an error message; empty where it is. What else it says does not matter."""
     wanted = json.loads(json.dumps(wanted))
-    changed = (key for key in keys if found.get(key) != wanted[key])
+    changed = (key for key in wanted if found.get(key) != wanted[key])
     return ", ".join(f"{key} was {found.get(key)!r:.60}, is {wanted[key]!r:.60}" for key in changed)
 
 
@@ -121,24 +121,24 @@ def _plain(value: Any) -> str:
 
 def engine_digest() -> str:
     """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
-    package = [path for folder in (".", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
+    package = [path for folder in (".", "methods", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
     scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []
-    return _digest_files(sorted(path for path in package + scoring + described if path.name != "drawing.py"))
+    return digest_files(sorted(path for path in package + scoring + described if path.name != "drawing.py"))
 
 
 def code_digest(method: str) -> str:
     """SHA-256 over the source of the method's own module."""
     path = inspect.getsourcefile(get_method(method))
-    return _digest_files([Path(path)] if path else [])
+    return digest_files([Path(path)] if path else [])
 
 
 def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
     """SHA-256 over a local checkpoint's files; for a hub id, the id and the commit that its revision stands for now."""
     folder = Path(checkpoint)
     if folder.is_dir():
-        return _digest_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
+        return digest_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -150,18 +150,19 @@ def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
 
 
 def data_digest(task: Any, asked: Mapping[int, Request]) -> str:
-    """SHA-256 over what an lmms-eval task asks (`asked`, the first of its documents): prompts, images, answers."""
+    """SHA-256 over what an lmms-eval task asks (`asked`, by document): prompts, images, answers."""
     total = hashlib.sha256()
     documents = task.eval_docs
     if hasattr(documents, "with_format"):  # as they are stored: images are not decoded, wherever they stand
         documents = documents.with_format("arrow")
         for start in range(0, len(asked), 100):
-            total.update(digest(documents[start : min(start + 100, len(asked))].to_pylist()).encode())
+            total.update(digest(documents[list(islice(asked, start, start + 100))].to_pylist()).encode())
     prompts = [[request.context, request.generation] for request in asked.values()]
-    return digest([prompts, list(islice(task.eval_docs_no_media, len(asked))), total.hexdigest()])
+    return digest([prompts, [task.eval_docs_no_media[doc] for doc in asked], total.hexdigest()])
 
 
-def _digest_files(files: Iterable[Path]) -> str:
+def digest_files(files: Iterable[Path]) -> str:
+    """SHA-256 over some files, their names and what is in them."""
     total = hashlib.sha256()
     for path in files:
         total.update(path.name.encode())

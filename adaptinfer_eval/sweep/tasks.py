@@ -14,14 +14,15 @@ from adaptinfer_eval.sweep.task_files import data_files, description, task_files
 ALONE = "run it with the lmms-eval command"
 
 
-def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
+def load_tasks(config: SweepConfig, scored: bool = True) -> tuple[Any, dict[str, Any]]:
     """lmms-eval's task manager and the task objects by name, their data sets loaded.
 
-    SweepError for an unknown task, a group, data that cannot be read, and a task whose metric has no known scale.
+    SweepError for an unknown task, a group, data that cannot be read, and, where answers are to be `scored`, a task
+    whose metric has no known scale.
     """
     from lmms_eval.tasks import get_task_dict
 
-    check_tasks(config)
+    check_tasks(config, scored)
     manager = task_manager(config)
     tasks: dict[str, Any] = {}
     for name in config.tasks:
@@ -29,12 +30,12 @@ def load_tasks(config: SweepConfig) -> tuple[Any, dict[str, Any]]:
             tasks |= get_task_dict([name], manager, "chat")
         except Exception as error:  # upstream tries again and again, and wraps what went wrong
             raise SweepError(_no_data(name, manager, error)) from error
-    for name, task in tasks.items():
+    for name, task in tasks.items() if scored else ():
         _check_scores(name, task.config.metric_list, config.limit)
     return manager, tasks
 
 
-def check_tasks(config: SweepConfig) -> None:
+def check_tasks(config: SweepConfig, scored: bool = True) -> None:
     """SweepError for an unknown task, a group, and what is wrong by a task's file already: no data set is loaded.
 
     Imports lmms-eval only where task files do not settle it.
@@ -50,7 +51,7 @@ def check_tasks(config: SweepConfig) -> None:
             raise SweepError(f"tasks: the data of {name} are not here: restore {missing}")
         if (kind := told.get("output_type", "generate_until")) != "generate_until":
             raise SweepError(f"tasks: {name} asks for {kind}; a sweep takes generated answers: {ALONE}")
-        if told.get("metric_list"):
+        if scored and told.get("metric_list"):
             _check_scores(name, told["metric_list"], config.limit)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import set_seed
 
-from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import works_in_tower
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation
@@ -84,29 +84,13 @@ class Worker:
     """
 
     def __init__(self, config: SweepConfig, sources: Sources) -> None:
-        from lmms_eval.models import get_model
-
         self.config = config = sources.pin(config)
         _, tasks = load_tasks(config)
-        try:
-            self.model = get_model(f"vanilla_{config.backbone}")(
-                pretrained=config.checkpoint,
-                batch_size=config.batch_size,
-                dtype=config.dtype,
-                device_map="auto" if config.gpus_per_worker > 1 else None,
-                **config.model_args,
-            )
-        except CheckpointError as error:
-            raise SweepError(str(error)) from error
-        except Exception as error:
-            traceback.print_exc()
-            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise SweepError(f"{config.pretrained} could not be loaded: {why}") from error
-        self.model.shares_prefixes = config.sharing
+        self.model = load_wrapper(config)
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         # On another machine, or after an edit, these could be others than the records will say.
         expected = asdict(sources)
-        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions)), expected):
+        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions))):
             raise SweepError(
                 f"a worker would measure something else ({changed}): "
                 "give every machine the same packages, checkpoint and data, and change none of them during a sweep"
@@ -188,6 +172,28 @@ class Worker:
             "sharing": self.config.sharing,
         }
         return Answered(cell, how, lines)
+
+
+def load_wrapper(config: SweepConfig) -> Any:
+    """The backbone's wrapper of lmms-eval, under vanilla, with the checkpoint loaded. SweepError where that fails."""
+    from lmms_eval.models import get_model
+
+    try:
+        wrapper = get_model(f"vanilla_{config.backbone}")(
+            pretrained=config.checkpoint,
+            batch_size=config.batch_size,
+            dtype=config.dtype,
+            device_map="auto" if config.gpus_per_worker > 1 else None,
+            **config.model_args,
+        )
+    except CheckpointError as error:
+        raise SweepError(str(error)) from error
+    except Exception as error:
+        traceback.print_exc()
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SweepError(f"{config.pretrained} could not be loaded: {why}") from error
+    wrapper.shares_prefixes = config.sharing
+    return wrapper
 
 
 def write_cost(cost: Cost) -> dict[str, Any]:

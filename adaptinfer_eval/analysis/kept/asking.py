@@ -10,13 +10,13 @@ from typing import Any
 from adaptinfer_eval.analysis.kept.picture import as_seen, squared
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
-from adaptinfer_eval.following_method import FollowingMethod
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.pictures import read_picture
 from adaptinfer_eval.models.requests import Image
-from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import MethodEntry, shipped
 from adaptinfer_eval.sweep.errors import SweepError

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import set_seed
 
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.methods.seen import Attention
 from adaptinfer_eval.models.generation import Generation
-from adaptinfer_eval.pruning.attention import Attention
 from adaptinfer_eval.sweep.cells import Setting
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig
 from adaptinfer_eval.sweep.errors import SweepError

@@ -1,0 +1,51 @@
+"""Key text tokens of every layer, and how far two layers agree on them.
+
+Figure 2 of AdaptInfer (arXiv 2508.06084): text tokens by the attention that they receive from the text (Eq. 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+
+from adaptinfer_eval.analysis.asked import Asked
+from adaptinfer_eval.analysis.over_samples import Measure, observe_samples
+from adaptinfer_eval.pruning.observer import Received
+
+
+def key_text_overlap(layers: Sequence[Received]) -> NDArray[Any]:
+    """Intersection over union of the key text tokens of two layers, (B, L, L), 1 on the diagonal.
+
+    Key are the 20 % of the text after the image (at least one token) with the largest importance, Eq. 1: what a token
+    receives from that text, itself included. Heads are summed; of equal tokens the first counts.
+    """
+    device = layers[0].text.device
+    mask = layers[0].text_mask  # (B, T)
+    importance = torch.stack([layer.text.to(device) for layer in layers], 1).masked_fill(~mask[:, None], -torch.inf)
+    counts = -(-mask.sum(1) // 5)  # in whole numbers: 0.2 × 5 is more than 1 for a computer
+    order = importance.argsort(stable=True, dim=-1, descending=True)
+    first = torch.arange(mask.shape[1], device=device) < counts[:, None]
+    key = torch.zeros_like(importance).scatter(2, order, first[:, None].expand(order.shape).float())
+    common = key @ key.mT
+    return (common / (2 * counts[:, None, None] - common)).double().cpu().numpy()
+
+
+def measure_key_text(asked: Asked, console: Console) -> dict[str, Any]:
+    """Mean overlap over the samples of one task, with what it was measured from, as it is written to key_text.json."""
+    found = observe_samples(asked, Measure("key text tokens", key_text_overlap), console)
+    ((task, sums),) = found.sums.items()
+    assert sums.total is not None
+    overlap = sums.total / sums.measured
+    return {
+        "layers": len(overlap),
+        "task": task,
+        "measured": sums.measured,
+        "left_out": sums.left_out,
+        "available": found.available[task],
+        "overlap": overlap.tolist(),
+        **found.sources,
+    }
