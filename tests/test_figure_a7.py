@@ -221,6 +221,7 @@ def test_a_missing_journal_and_tiles_are_a_sentence(
         (("--image", "no.png", "--text", "?"), "no.png cannot be read as a picture"),
         (("--image", "text.png", "--text", "?"), "text.png cannot be read as a picture (cannot identify"),
         (("--image", "good.png", "--text", " "), "the text is empty"),
+        (("--image", "good.png", "--text", "<image>?"), "this cannot be asked: the prompt has 1 images and 2 times"),
         (("--image", "good.png", "--text", "?", "--methods", "adaptinfr"), "did you mean 'adaptinfer'?"),
         (("--image", "good.png", "--text", "?", "--methods", "other_question"), "show it with --results"),
         (("--image", "good.png", "--text", "?", "--methods", "tome", "--budget", "3"), "at least 36"),
