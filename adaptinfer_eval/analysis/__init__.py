@@ -1,0 +1,8 @@
+"""Where attention shifts inside a model, and the schedule that follows from it."""
+
+from __future__ import annotations
+
+from adaptinfer_eval.analysis.change import change_points
+from adaptinfer_eval.analysis.proposal import propose_layers
+
+__all__ = ["change_points", "propose_layers"]
