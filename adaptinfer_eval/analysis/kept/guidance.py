@@ -40,7 +40,7 @@ def load_worker(config: SweepConfig, tasks: Mapping[str, Any], records: Sequence
     sources = Sources.read(config, tasks, {name: questions(name, task, config.limit) for name, task in tasks.items()})
     for record in records:
         now = {"checkpoint": sources.checkpoint, "data": sources.data[record["task"]]}
-        compare(record["id"], record, now, now)
+        compare(record["id"], record, now)
     return Worker(config, sources)
 
 
