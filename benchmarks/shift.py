@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.analysis.asked import read_asked, spread
-from adaptinfer_eval.analysis.change_points import change_points
+from adaptinfer_eval.analysis.change import change_points
 from adaptinfer_eval.analysis.shift import shift_counts
 from adaptinfer_eval.models.answering import PREFILL, Batch
 from adaptinfer_eval.models.pictures import stored_pictures

@@ -20,7 +20,7 @@ from rich.console import Console
 from test_doctor_data import own_task
 
 from adaptinfer_eval.analysis.asked import read_asked, spread
-from adaptinfer_eval.analysis.change_points import change_points
+from adaptinfer_eval.analysis.change import change_points
 from adaptinfer_eval.analysis.shift import measure_shift
 from adaptinfer_eval.pruning.observer import Observer
 from adaptinfer_eval.sweep.errors import SweepError

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from adaptinfer_eval.analysis.asked import Asked
-from adaptinfer_eval.analysis.change_points import change_points
+from adaptinfer_eval.analysis.change import change_points
 from adaptinfer_eval.analysis.over_samples import Measure, observe_samples
 from adaptinfer_eval.pruning.observer import Received
 
