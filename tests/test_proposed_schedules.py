@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from adaptinfer_eval.analysis.schedules import Proposal, mean_distribution, propose, sweep_yaml
 from adaptinfer_eval.cli import app
-from adaptinfer_eval.method import get_method
-from adaptinfer_eval.schedule import Schedule, mean_count
+from adaptinfer_eval.methods.method import get_method
+from adaptinfer_eval.methods.schedule import Schedule, mean_count
 from adaptinfer_eval.sweep.cells import plan, settings
 from adaptinfer_eval.sweep.config import load_config
 

@@ -11,8 +11,8 @@ import yaml
 from numpy.typing import NDArray
 
 from adaptinfer_eval.analysis.proposal import propose_layers
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.method import get_method
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.config import Scalar, SweepConfig
 
 METHOD = "adaptinfer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from adaptinfer_eval.methods.layer import LayerMethod
 
@@ -55,8 +55,9 @@ class FollowingMethod(LayerMethod):
         beams = len(mask) // len(self.outlived)
         return self.outlived.to(mask.device).repeat_interleave(beams, 0)
 
-    def text_weights(self, attention: Attention) -> None:
-        """The question's own text guides nothing."""
+    def text_weights(self, attention: Attention) -> Any:  # of any type, whatever the leader's class says
+        """None: the question's own text guides nothing."""
+        return None
 
     def score(self, attention: Attention) -> Tensor:
         """The longer the leader kept a token, the higher: the best are those that it kept at this stage."""

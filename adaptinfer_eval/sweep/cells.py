@@ -158,6 +158,11 @@ def _check_different(found: Sequence[Setting]) -> None:
 def plan(config: SweepConfig) -> list[Planned]:
     """Every (method, budget) with its cost. Nothing of the model but its config.json is read."""
     shape = model_shape(config)
+    if config.shift and config.shift.num_layers != shape.num_layers:
+        raise SweepError(
+            f"shift: {config.shift.path} is of a model with {config.shift.num_layers} layers, and {config.pretrained} "
+            f"has {shape.num_layers}: find its own with `adaptinfer-eval shift --pretrained {config.pretrained}`"
+        )
     vision_tokens = config.images * shape.vision_tokens
     tokens = [vision_tokens + config.text_tokens] * shape.num_layers
     everything = prefill_macs(tokens, shape.hidden_size, shape.intermediate_size)
