@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
 from adaptinfer_eval.report import DEFAULT_LINEAGE
@@ -218,6 +219,7 @@ def report(
 
 
 app.command()(shift)
+app.command()(demo)
 
 
 def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL.Image import Image as Picture
+
 from adaptinfer_eval.analysis.kept.picture import as_seen, squared
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.pictures import read_picture
 from adaptinfer_eval.models.requests import Image
-from adaptinfer_eval.sweep.cells import settings
+from adaptinfer_eval.models.tally import Cost
+from adaptinfer_eval.sweep.cells import Setting, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, make_config
 from adaptinfer_eval.sweep.worker import load_wrapper
 
@@ -30,42 +34,65 @@ def ask(image: Path, text: str, pretrained: str, methods: Sequence[str] = (), bu
 
     SweepError for a picture that cannot be read, an empty text, and a checkpoint or a method that cannot run.
     """
-    if not text.strip():
-        raise SweepError("the text is empty: ask something about the picture")
-    config = _config(pretrained, methods or METHODS, BUDGET if budget is None else budget)
+    config = own_config(pretrained, methods or METHODS, BUDGET if budget is None else budget, "figure a7")
     chosen = settings(config)
     for setting in chosen:
         if isinstance(setting.build(), FollowingMethod):
             raise SweepError(f"{setting.entry.name} follows another question of a task: show it with --results")
+    picture = read_own(image, text)
+    asker = Asker(config)
+    batch = asker.encode(picture, text)
+    answers = [asker.answer(batch, setting)[0] for setting in chosen]
+    where = f"{pretrained}, {config.budgets[0]:g} vision tokens"
+    return Question(where, text, "", asker.seen(picture), answers)
+
+
+def read_own(image: Path, text: str) -> Picture:
+    """The picture, as the models read it; SweepError where it cannot be read, and where `text` is empty."""
+    if not text.strip():
+        raise SweepError("the text is empty: ask something about the picture")
     try:
-        picture = read_picture(image)
+        return read_picture(image)
     except OSError as error:
         raise SweepError(f"{image} cannot be read as a picture ({error}): give a PNG, JPEG or the like") from error
-    model = load_wrapper(config)
-    square = squared(config.backbone, model.settings())
-    assert square is not None  # wrappers cut no tiles unless they are asked to
-    try:
-        batch = model.encode([model.prompt([("user", [Image(picture), text])])])
-    except ValueError as error:
-        raise SweepError(f"this cannot be asked: {error}") from error
-    is_vision = batch.inputs["input_ids"] == model.processor.image_token_id
-    answers = []
-    for setting in chosen:
-        model.method = method = setting.build()
+
+
+class Asker:
+    """A checkpoint, loaded once, that is asked questions of one's own. SweepError where it cannot be loaded."""
+
+    def __init__(self, config: SweepConfig) -> None:
+        self.config, self.model = config, load_wrapper(config)
+        square = squared(config.backbone, self.model.settings())
+        assert square is not None  # wrappers cut no tiles unless they are asked to
+        self.square = square
+
+    def seen(self, picture: Picture) -> Picture:
+        """The square that the model sees."""
+        return as_seen(picture, self.square)
+
+    def encode(self, picture: Picture, text: str) -> Batch:
+        """The model's input, for any method; SweepError for what cannot be asked."""
         try:
-            (answer,), trace = model.traced_answer(batch, Generation.read({"max_new_tokens": TOKENS}))
+            batch: Batch = self.model.encode([self.model.prompt([("user", [Image(picture), text])])])
+        except ValueError as error:
+            raise SweepError(f"this cannot be asked: {error}") from error
+        return batch
+
+    def answer(self, batch: Batch, setting: Setting, tokens: int = TOKENS) -> tuple[Answer, Cost]:
+        """Of at most `tokens` tokens, under the setting's method; SweepError where that cannot run here."""
+        self.model.method = method = setting.build()
+        try:
+            (answer,), trace = self.model.traced_answer(batch, Generation.read({"max_new_tokens": tokens}))
         except ValueError as error:
             raise SweepError(f"{setting.entry.name} cannot run here: {error}") from error
-        (row,) = kept_tokens(trace, is_vision, [1])
-        answers.append(Answer(method.name, answer.text, "", read_stages(row, answer.cost.vision_tokens)))
-    where = f"{pretrained}, {config.budgets[0]:g} vision tokens"
-    return Question(where, text, "", as_seen(picture, square), answers)
+        (row,) = kept_tokens(trace, batch.inputs["input_ids"] == self.model.processor.image_token_id, [1])
+        return Answer(method.name, answer.text, "", read_stages(row, answer.cost.vision_tokens)), answer.cost
 
 
-def _config(pretrained: str, methods: Sequence[str], budget: float) -> SweepConfig:
+def own_config(pretrained: str, methods: Sequence[str], budget: float, kind: str) -> SweepConfig:
     """As of a sweep whose one task is the question; the family is read from the checkpoint's config.json."""
     values = {"pretrained": pretrained, "methods": list(methods), "budgets": [budget], "tasks": ["own"], "name": "own"}
-    config = make_config(values, [], "figure a7")
+    config = make_config(values, [], kind)
     try:
         found = check_checkpoint(config.checkpoint)
     except CheckpointError as error:

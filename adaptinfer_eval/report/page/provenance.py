@@ -33,7 +33,7 @@ def lead(config: SweepConfig) -> str:
 
 def notices(config: SweepConfig, records: Sequence[Record]) -> list[Notice]:
     """What a reader must know before the first number."""
-    return [notice for notice in (_completeness(config, records), _limits(records), _toy(config)) if notice]
+    return [notice for notice in (_completeness(config, records), _limits(records), toy(config)) if notice]
 
 
 def _completeness(config: SweepConfig, records: Sequence[Record]) -> Notice:
@@ -61,7 +61,7 @@ def _limits(records: Sequence[Record]) -> Notice | None:
     return Notice("warning", "Not the whole tasks.", f"Only their first questions were asked: {', '.join(limited)}.")
 
 
-def _toy(config: SweepConfig) -> Notice | None:
+def toy(config: SweepConfig) -> Notice | None:
     """The models that are shipped here say nothing about methods on real checkpoints."""
     toys = [shipped(f"tasks/mini/{name}") for name in ("model", "model_seed1")]
     if Path(config.checkpoint).resolve() not in [toy.resolve() for toy in toys if toy]:

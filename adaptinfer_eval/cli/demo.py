@@ -1,0 +1,43 @@
+"""`adaptinfer-eval demo`: a page to play with."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adaptinfer_eval.sweep.errors import SweepError
+
+
+def demo(
+    pretrained: Annotated[str, typer.Option(help="Checkpoint to ask: a hub id or a folder.")] = "tasks/mini/model",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine, where the page is.")] = 7860,
+) -> None:
+    """Open a page on this machine: ask about a picture, and see what every method answers, keeps and costs."""
+    if find_spec("gradio") is None:
+        raise SweepError("the page needs Gradio: pip install 'adaptinfer-eval[demo]'")
+    _check_free(port)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a sweep
+    print(f"loading {pretrained} …", file=sys.stderr)
+    from adaptinfer_eval.analysis.kept.asking import BUDGET, METHODS, Asker, own_config
+    from adaptinfer_eval.demo.page import page, serve
+    from adaptinfer_eval.demo.samples import samples
+
+    config = own_config(pretrained, METHODS, BUDGET, "demo")
+    with tempfile.TemporaryDirectory() as folder:
+        serve(page(Asker(config), samples(Path(folder))), port, Path(folder))
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # not taken by connections that have just ended
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SweepError(f"port {port} cannot be had ({error.strerror}): give another with --port") from error

@@ -1,0 +1,82 @@
+"""The page in the browser: it takes a question in, and shows its answers as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio as gr
+
+from adaptinfer_eval.analysis.kept.asking import BUDGET, Asker
+from adaptinfer_eval.demo.answers import CHOSEN, answers, choices
+from adaptinfer_eval.demo.show import as_html, problem_html
+from adaptinfer_eval.report.page.provenance import toy
+from adaptinfer_eval.sweep.errors import SweepError
+from adaptinfer_eval.vision import image_tokens
+
+HOST = "127.0.0.1"
+HOUR = 3600
+TITLE = "Vision-token pruning, side by side"
+
+
+def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
+    """One question at a time: others wait for the model. What was uploaded is deleted after an hour."""
+
+    def shown(image: str | None, text: str, methods: list[str], budget: float | None) -> Iterator[str]:
+        try:
+            for known in answers(asker, image, text, methods, budget):
+                yield as_html(known)
+        except SweepError as error:
+            yield problem_html(str(error))
+
+    notice = toy(asker.config)
+    lead = f"Every method over `{asker.config.pretrained}`, one question at a time."
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR), fill_width=True) as blocks:
+        gr.Markdown(f"# {TITLE}\n\n{lead}" + (f" **{notice.headline}** {notice.text}" if notice else ""))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                # The file as it is: the models' own way of reading it comes later.
+                image = gr.Image(
+                    label="Picture", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=280
+                )
+                text = gr.Textbox(label="Question", lines=3, max_lines=12)
+                methods = gr.CheckboxGroup(choices(), value=list(CHOSEN), label="Methods", info="Beside vanilla.")
+                budget = gr.Slider(
+                    1,
+                    image_tokens(asker.model.model.config),
+                    value=BUDGET,
+                    step=1,
+                    label="Budget",
+                    info="Mean vision tokens per layer, counted as they leave it.",
+                )
+                button = gr.Button("Ask", variant="primary")
+            with gr.Column(scale=5, min_width=320):
+                found = gr.HTML(
+                    elem_classes="answers",
+                    value="<p class='note'>Choose a sample, or a picture and a question of your own.</p>",
+                )
+        gr.Examples(samples, [image, text], label="Samples of the small model's world", examples_per_page=10)
+        button.click(shown, [image, text, methods, budget], found, concurrency_limit=1, api_visibility="private")
+    return blocks
+
+
+def serve(blocks: gr.Blocks, port: int, folder: Path) -> None:
+    """Until it is stopped; on this machine alone. `folder`: where the samples' pictures are."""
+    _, address, _ = blocks.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        show_error=True,
+        allowed_paths=[str(folder)],
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        run_history=False,
+        footer_links=[],
+        css_paths=Path(__file__).parent / "demo.css",
+    )
+    print(f"{address}  (Ctrl+C stops it)", flush=True)
+    blocks.block_thread()
