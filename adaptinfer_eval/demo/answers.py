@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL.Image import Image
 
-from adaptinfer_eval.analysis.kept.asking import METHODS, Asker, read_own
+from adaptinfer_eval.analysis.kept.asking import METHODS, Asker, check_text, read_own
 from adaptinfer_eval.analysis.kept.stages import Stage
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.method import available_methods, get_method
@@ -93,7 +93,8 @@ def answers(
         raise SweepError("there is no picture: choose one, or one of the samples")
     if budget is None or budget <= 0:
         raise SweepError("there is no budget: give a number of vision tokens above 0")
-    picture = read_own(Path(image), text)
+    check_text(text)
+    picture = read_own(Path(image))
     batch = asker.encode(picture, text)
     names = [VANILLA, *methods]
     shown = Answers(asker.seen(picture), text, budget, (), tuple(map(title_of, names)))
@@ -109,6 +110,6 @@ def _row(asker: Asker, batch: Batch, name: str, budget: float) -> Row | Refused:
         (setting,) = settings(asker.config.model_copy(update=entry))
         asker.answer(batch, setting, tokens=1)  # not counted: what a first run allocates and compiles is no method's
         answer, cost = asker.answer(batch, setting)
-    except SweepError as error:
+    except (SweepError, ValueError) as error:
         return Refused(title_of(name), str(error))
     return Row(title_of(name), answer.text, answer.stages, cost)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
-from adaptinfer_eval.analysis.kept.asking import BUDGET, Asker
+from adaptinfer_eval.analysis.kept.asking import BUDGET, Asker, read_own
 from adaptinfer_eval.demo.answers import CHOSEN, answers, choices
 from adaptinfer_eval.demo.show import as_html, problem_html
 from adaptinfer_eval.report.page.provenance import toy
@@ -16,6 +17,11 @@ from adaptinfer_eval.vision import image_tokens
 
 HOST = "127.0.0.1"
 HOUR = 3600
+THEME = gr.themes.Default(primary_hue="blue").set(  # darker than Gradio's own, to be readable
+    body_text_color_subdued="*neutral_600",
+    block_info_text_color="*neutral_600",
+    button_primary_background_fill="*primary_700",
+)
 TITLE = "Vision-token pruning, side by side"
 
 
@@ -29,15 +35,30 @@ def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
         except SweepError as error:
             yield problem_html(str(error))
 
+    def checked(upload: dict[str, Any]) -> tuple[Any, Any]:
+        """The picture and what is said below: nothing new where it can be read, else no picture, and why."""
+        path = Path(upload["path"])
+        try:
+            read_own(path)
+        except SweepError as error:
+            return None, problem_html(str(error).replace(f"{path.parent}/", ""))
+        return gr.skip(), gr.skip()
+
     notice = toy(asker.config)
     lead = f"Every method over `{asker.config.pretrained}`, one question at a time."
-    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR), fill_width=True) as blocks:
+    blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR), fill_width=True)
+    with blocks:
         gr.Markdown(f"# {TITLE}\n\n{lead}" + (f" **{notice.headline}** {notice.text}" if notice else ""))
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 # The file as it is: the models' own way of reading it comes later.
                 image = gr.Image(
-                    label="Picture", type="filepath", image_mode=None, sources=["upload", "clipboard"], height=280
+                    label="Picture",
+                    type="filepath",
+                    image_mode=None,
+                    sources=["upload", "clipboard"],
+                    height=300,
+                    elem_id="picture",
                 )
                 text = gr.Textbox(label="Question", lines=3, max_lines=12)
                 methods = gr.CheckboxGroup(choices(), value=list(CHOSEN), label="Methods", info="Beside vanilla.")
@@ -52,11 +73,20 @@ def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
                 button = gr.Button("Ask", variant="primary")
             with gr.Column(scale=5, min_width=320):
                 found = gr.HTML(
-                    elem_classes="answers",
                     value="<p class='note'>Choose a sample, or a picture and a question of your own.</p>",
+                    elem_id="answers",
                 )
-        gr.Examples(samples, [image, text], label="Samples of the small model's world", examples_per_page=10)
-        button.click(shown, [image, text, methods, budget], found, concurrency_limit=1, api_visibility="private")
+                gr.Examples(samples, [image, text], label="Samples of the small model's world", examples_per_page=5)
+        # As it comes: Gradio's own way to read it would not say what is wrong.
+        image.upload(checked, image, [image, found], preprocess=False, show_progress="hidden", api_visibility="private")
+        button.click(
+            shown,
+            [image, text, methods, budget],
+            found,
+            concurrency_limit=1,
+            show_progress="minimal",
+            api_visibility="private",
+        )
     return blocks
 
 
@@ -76,6 +106,7 @@ def serve(blocks: gr.Blocks, port: int, folder: Path) -> None:
         pwa=False,
         run_history=False,
         footer_links=[],
+        theme=THEME,
         css_paths=Path(__file__).parent / "demo.css",
     )
     print(f"{address}  (Ctrl+C stops it)", flush=True)

@@ -14,10 +14,12 @@ OF_EACH = 2
 def samples(folder: Path) -> list[list[str]]:
     """Picture, as a file in `folder`, and question. SweepError where the tasks' data cannot be read."""
     config = load_config("mini", [f"limit={OF_EACH}"])
-    found = []
     _, tasks = load_tasks(config)
-    for name, task in tasks.items():
-        for doc, request in questions(name, task, config.limit).items():
+    asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
+    found = []
+    for doc in range(OF_EACH):  # one of each task, then another
+        for name, task in tasks.items():
+            request = asked[name][doc]
             (picture,) = task.doc_to_visual(task.dataset[request.split][doc])
             path = folder / f"{name}-{doc}.png"
             picture.save(path)

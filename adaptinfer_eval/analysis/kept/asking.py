@@ -34,23 +34,33 @@ def ask(image: Path, text: str, pretrained: str, methods: Sequence[str] = (), bu
 
     SweepError for a picture that cannot be read, an empty text, and a checkpoint or a method that cannot run.
     """
+    check_text(text)
     config = own_config(pretrained, methods or METHODS, BUDGET if budget is None else budget, "figure a7")
     chosen = settings(config)
     for setting in chosen:
         if isinstance(setting.build(), FollowingMethod):
             raise SweepError(f"{setting.entry.name} follows another question of a task: show it with --results")
-    picture = read_own(image, text)
+    picture = read_own(image)
     asker = Asker(config)
     batch = asker.encode(picture, text)
-    answers = [asker.answer(batch, setting)[0] for setting in chosen]
+    answers = []
+    for setting in chosen:
+        try:
+            answers.append(asker.answer(batch, setting)[0])
+        except ValueError as error:
+            raise SweepError(f"{setting.entry.name} cannot run here: {error}") from error
     where = f"{pretrained}, {config.budgets[0]:g} vision tokens"
     return Question(where, text, "", asker.seen(picture), answers)
 
 
-def read_own(image: Path, text: str) -> Picture:
-    """The picture, as the models read it; SweepError where it cannot be read, and where `text` is empty."""
+def check_text(text: str) -> None:
+    """SweepError where it is empty."""
     if not text.strip():
         raise SweepError("the text is empty: ask something about the picture")
+
+
+def read_own(image: Path) -> Picture:
+    """The picture, as the models read it; SweepError where it cannot be read."""
     try:
         return read_picture(image)
     except OSError as error:
@@ -79,12 +89,9 @@ class Asker:
         return batch
 
     def answer(self, batch: Batch, setting: Setting, tokens: int = TOKENS) -> tuple[Answer, Cost]:
-        """Of at most `tokens` tokens, under the setting's method; SweepError where that cannot run here."""
+        """Of at most `tokens` tokens, under the setting's method; ValueError where that cannot run here."""
         self.model.method = method = setting.build()
-        try:
-            (answer,), trace = self.model.traced_answer(batch, Generation.read({"max_new_tokens": tokens}))
-        except ValueError as error:
-            raise SweepError(f"{setting.entry.name} cannot run here: {error}") from error
+        (answer,), trace = self.model.traced_answer(batch, Generation.read({"max_new_tokens": tokens}))
         (row,) = kept_tokens(trace, batch.inputs["input_ids"] == self.model.processor.image_token_id, [1])
         return Answer(method.name, answer.text, "", read_stages(row, answer.cost.vision_tokens)), answer.cost
 
