@@ -43,13 +43,14 @@ class Tab:
 
 
 @contextmanager
-def opened(browser: Browser, path: Path, *, width: int = 1280, dark: bool = False) -> Iterator[Tab]:
+def opened(browser: Browser, place: Path | str, *, width: int = 1280, dark: bool = False) -> Iterator[Tab]:
+    """`place`: a file, or an address."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light")
     tab = Tab(page)
     page.on("console", lambda message: tab.complaints.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: tab.complaints.append(str(error)))
     page.on("request", lambda request: tab.requests.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(place if isinstance(place, str) else place.as_uri())
     yield tab
     page.close()
 

@@ -26,7 +26,7 @@ from adaptinfer_eval.sweep.run import run_sweep
 from adaptinfer_eval.sweep.shape import LEFT_OUT
 from adaptinfer_eval.sweep.task_files import description, tasks_in
 
-HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "accelerate", "pandas", "matplotlib", "ray")
+HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "accelerate", "pandas", "matplotlib", "ray", "gradio")
 COMMAND = """
 import json, sys
 from adaptinfer_eval.cli import main
@@ -75,6 +75,7 @@ def started(folder: Path, code: str, *arguments: object, **environment: str) -> 
     ("command", "shown", "needed"),
     [
         ("--help", "regress", []),
+        ("demo --help", "--pretrained", []),
         ("methods", "| sparsevlm ", []),
         ("plan mini", "mini_textvqa", []),
         ("plan mini tasks=mini_mme,gqa", "x 2 tasks", []),
