@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 import pytest
@@ -26,6 +28,16 @@ from adaptinfer_eval.demo.show import as_html
 
 METHODS = ("vanilla", "adaptinfer", "sparsevlm", "tome")
 TITLES = ["Vanilla", "AdaptInfer", "SparseVLM", "ToMe"]
+COMMAND = """
+import sys
+def told(event, arguments):
+    if event == "socket.getaddrinfo":
+        print("looks up", arguments[0], file=sys.stderr, flush=True)
+sys.addaudithook(told)
+from adaptinfer_eval.cli import main
+main()
+"""
+"""`adaptinfer-eval`, which says what other machines it asks for."""
 SECONDS = 60_000
 """In milliseconds: a busy machine's most."""
 
@@ -36,16 +48,24 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+class Demo(NamedTuple):
+    """The command as a process, the address that it prints, and what it says on the way."""
+
+    process: psutil.Popen
+    address: str
+    log: Path
+
+
 @pytest.fixture(scope="module")
-def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[psutil.Popen, str]]:
-    """The command as a process, and the address that it prints."""
-    command = [sys.executable, "-m", "adaptinfer_eval.cli", "demo", "--port", str(free_port())]
-    with (tmp_path_factory.mktemp("demo") / "log").open("w+") as log:
-        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    command = [sys.executable, "-c", COMMAND, "demo", "--port", str(free_port())]
+    online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+    path = tmp_path_factory.mktemp("demo") / "log"
+    with path.open("w") as log:
+        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=online)
         line = process.stdout.readline()
-        log.seek(0)
-        assert line.startswith("http://127.0.0.1:"), log.read()
-        yield process, line.split()[0]
+        assert line.startswith("http://127.0.0.1:"), path.read_text()
+        yield Demo(process, line.split()[0], path)
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
 
@@ -57,8 +77,8 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def page(browser: Browser, serving: tuple[psutil.Popen, str]) -> Iterator[Page]:
-    with opened(browser, serving[1]) as tab:
+def page(browser: Browser, demo: Demo) -> Iterator[Page]:
+    with opened(browser, demo.address) as tab:
         expect(tab.page.get_by_role("button", name="Ask")).to_be_visible(timeout=SECONDS)
         yield tab.page
 
@@ -154,23 +174,20 @@ def test_a_budget_that_a_method_cannot_reach_is_its_row_and_no_others(page: Page
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_asks_this_machine_alone_and_is_in_no_readers_way(
-    browser: Browser, serving: tuple[psutil.Popen, str], width: int
-) -> None:
-    process, address = serving
-    with opened(browser, address, width=width) as tab:
+def test_it_asks_this_machine_alone_and_is_in_no_readers_way(browser: Browser, demo: Demo, width: int) -> None:
+    with opened(browser, demo.address, width=width) as tab:
         tab.page.get_by_text("Context:").first.click()
         expect(tab.page.get_by_label("Question")).not_to_have_value("")
         choose(tab.page, "FastV")
         press_and_wait(tab.page)
         assert tab.complaints == []
-        assert [url for url in tab.requests if not url.startswith((address, "data:", "blob:"))] == []
+        assert [url for url in tab.requests if not url.startswith((demo.address, "data:", "blob:"))] == []
         assert tab.page.evaluate("document.documentElement.scrollWidth") == width
         found = Axe().run(tab.page)
         assert found.violations_count == 0, found.generate_report()
-    sockets = process.net_connections("inet")
-    assert {each.laddr.ip for each in sockets} == {"127.0.0.1"}
-    assert {each.raddr.ip for each in sockets if each.raddr} <= {"127.0.0.1"}
+    assert {each.laddr.ip for each in demo.process.net_connections("inet")} == {"127.0.0.1"}
+    asked_for = re.findall("looks up (.*)", demo.log.read_text())
+    assert set(asked_for) == {"127.0.0.1"}
 
 
 def test_texts_are_texts_on_the_page(sample: tuple[Path, str]) -> None:

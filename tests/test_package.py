@@ -22,7 +22,8 @@ for entry in importlib.metadata.entry_points(group="lmms_eval.models"):
 package = pathlib.Path(ae.__file__).parent
 for path in ("configs/mini.yaml", "tasks/mini/adaptinfer_mini.yaml", "tasks/mini/data/mme.parquet",
              "tasks/mini/model/config.json", "tasks/paper/adaptinfer_paper.yaml", "py.typed",
-             "demo/answers.html.jinja", "demo/demo.css", "demo/problem.html.jinja", "doctor/kept.json", "report/page/page.css", "report/page/page.html.jinja", "report/page/page.js"):
+             "demo/answers.html.jinja", "demo/demo.css", "demo/problem.html.jinja",
+             "doctor/kept.json", "report/page/page.css", "report/page/page.html.jinja", "report/page/page.js"):
     assert (package / path).is_file(), path
 from adaptinfer_eval.sweep.config import shipped
 for path in ("results/published.yaml", "results/schema/record.json", "results/baselines/ci.json"):

@@ -24,14 +24,16 @@ def demo(
         raise SweepError("the page needs Gradio: pip install 'adaptinfer-eval[demo]'")
     _check_free(port)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as for a sweep
-    print(f"loading {pretrained} …", file=sys.stderr)
-    from adaptinfer_eval.analysis.kept.asking import BUDGET, METHODS, Asker, own_config
-    from adaptinfer_eval.demo.page import page, serve
-    from adaptinfer_eval.demo.samples import samples
-
-    config = own_config(pretrained, METHODS, BUDGET, "demo")
+    os.environ["HF_UPDATE_DOWNLOAD_COUNTS"] = "0"  # else `datasets` tells a server that the samples were read
     with tempfile.TemporaryDirectory() as folder:
-        serve(page(Asker(config), samples(Path(folder))), port, Path(folder))
+        os.environ["GRADIO_TEMP_DIR"] = folder  # what is uploaded goes with it
+        print(f"loading {pretrained} …", file=sys.stderr)
+        from adaptinfer_eval.analysis.kept.asking import BUDGET, METHODS, Asker, own_config
+        from adaptinfer_eval.demo.page import page, serve
+        from adaptinfer_eval.demo.samples import samples
+
+        asker = Asker(own_config(pretrained, METHODS, BUDGET, "demo"))
+        serve(page(asker, samples(Path(folder))), port)
 
 
 def _check_free(port: int) -> None:

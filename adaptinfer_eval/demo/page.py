@@ -16,7 +16,6 @@ from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.vision import image_tokens
 
 HOST = "127.0.0.1"
-HOUR = 3600
 THEME = gr.themes.Default(primary_hue="blue").set(  # darker than Gradio's own, to be readable
     body_text_color_subdued="*neutral_600",
     block_info_text_color="*neutral_600",
@@ -26,7 +25,7 @@ TITLE = "Vision-token pruning, side by side"
 
 
 def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
-    """One question at a time: others wait for the model. What was uploaded is deleted after an hour."""
+    """One question at a time: others wait for the model."""
 
     def shown(image: str | None, text: str, methods: list[str], budget: float | None) -> Iterator[str]:
         try:
@@ -46,7 +45,7 @@ def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
 
     notice = toy(asker.config)
     lead = f"Every method over `{asker.config.pretrained}`, one question at a time."
-    blocks = gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(HOUR, HOUR), fill_width=True)
+    blocks = gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True)
     with blocks:
         gr.Markdown(f"# {TITLE}\n\n{lead}" + (f" **{notice.headline}** {notice.text}" if notice else ""))
         with gr.Row():
@@ -90,8 +89,8 @@ def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
     return blocks
 
 
-def serve(blocks: gr.Blocks, port: int, folder: Path) -> None:
-    """Until it is stopped; on this machine alone. `folder`: where the samples' pictures are."""
+def serve(blocks: gr.Blocks, port: int) -> None:
+    """Until it is stopped; on this machine alone."""
     _, address, _ = blocks.launch(
         server_name=HOST,
         server_port=port,
@@ -99,7 +98,6 @@ def serve(blocks: gr.Blocks, port: int, folder: Path) -> None:
         quiet=True,
         prevent_thread_lock=True,
         show_error=True,
-        allowed_paths=[str(folder)],
         enable_monitoring=False,
         mcp_server=False,
         ssr_mode=False,
