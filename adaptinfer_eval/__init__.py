@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptinfer_eval.cost import Audit, audit
-    from adaptinfer_eval.image_method import ImageMethod
-    from adaptinfer_eval.layer_method import LayerMethod
-    from adaptinfer_eval.method import Method, available_methods, get_method
+    from adaptinfer_eval.methods.image import ImageMethod
+    from adaptinfer_eval.methods.layer import LayerMethod
+    from adaptinfer_eval.methods.method import Method, available_methods, get_method
+    from adaptinfer_eval.methods.schedule import Schedule, Stage
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
     from adaptinfer_eval.pruning import pruned
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
     from adaptinfer_eval.pruning.prefix import SharedPrefix
     from adaptinfer_eval.pruning.trace import Trace
-    from adaptinfer_eval.schedule import Schedule, Stage
 
 __all__ = [
     "Attention",
@@ -37,20 +37,20 @@ __all__ = [
 ]
 _MODULES = {
     "cost": ("Audit", "audit"),
-    "image_method": ("ImageMethod",),
-    "layer_method": ("LayerMethod",),
-    "method": ("Method", "available_methods", "get_method"),
+    "methods.image": ("ImageMethod",),
+    "methods.layer": ("LayerMethod",),
+    "methods.method": ("Method", "available_methods", "get_method"),
+    "methods.schedule": ("Schedule", "Stage"),
+    "methods.seen": ("Attention", "Embeddings"),
     "pruning": ("pruned",),
-    "pruning.attention": ("Attention", "Embeddings"),
     "pruning.prefix": ("SharedPrefix",),
     "pruning.trace": ("Trace",),
-    "schedule": ("Schedule", "Stage"),
 }
 
 if not TYPE_CHECKING:  # a type checker would take every name for one that is here
 
     def __getattr__(name: str) -> Any:
-        if name in _MODULES:
+        if name in {module.partition(".")[0] for module in _MODULES}:
             return import_module(f"{__name__}.{name}")
         for module, names in _MODULES.items():
             if name in names:

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention
+    from adaptinfer_eval.methods.seen import Attention
 
 VARIANTS = ("reference", "paper")
 
@@ -53,8 +53,16 @@ class AdaptInfer(LayerMethod):
 
     def score(self, attention: Attention) -> Tensor:
         """Eq. 2 and 3, s = wᵀ A_t2v, for each head, then summed over heads."""
+        return (self._head_weights(attention)[:, :, None] @ attention.to_vision).sum(1)[:, 0]
+
+    def text_weights(self, attention: Attention) -> Tensor:
+        """Eq. 2, summed over heads."""
+        return self._head_weights(attention).sum(1)
+
+    def _head_weights(self, attention: Attention) -> Tensor:
+        """w of each head, (B, H, T)."""
         text = attention.to_text
         weight = text.sum(2)  # Eq. 2: how much attention each text token gets from the text
         if self.variant == "reference":  # … and gives to it; the diagonal counts once
             weight = weight + text.sum(3) - text.diagonal(dim1=2, dim2=3)
-        return (weight[:, :, None] @ attention.to_vision).sum(1)[:, 0]
+        return weight

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.schedule import mean_count
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import mean_count
 
 if TYPE_CHECKING:
-    from adaptinfer_eval.method import Method
+    from adaptinfer_eval.methods.method import Method
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.methods.image import ImageMethod
 
 
 @dataclass(frozen=True, kw_only=True)

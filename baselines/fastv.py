@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.schedule import Schedule, Stage
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import Schedule, Stage
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention
+    from adaptinfer_eval.methods.seen import Attention
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ from math import nan
 from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Foreground(LayerMethod):
 
     def prepare(self, embeddings: Embeddings) -> Tensor:
         """The order in which tokens are kept, (B, V): the lot of each, below 0 outside the foreground."""
-        from adaptinfer_eval.pruning.attention import draw_lots
+        from adaptinfer_eval.methods.seen import draw_lots
 
         mask = embeddings.vision_mask
         lots = draw_lots(self.seed, mask.shape[1], mask.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
-from adaptinfer_eval.following_method import FollowingMethod
+from adaptinfer_eval.methods.following import FollowingMethod
 
 
 @dataclass(frozen=True, kw_only=True)

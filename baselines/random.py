@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention
+    from adaptinfer_eval.methods.seen import Attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Random(LayerMethod):
     queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
 
     def score(self, attention: Attention) -> Tensor:
-        from adaptinfer_eval.pruning.attention import draw_lots
+        from adaptinfer_eval.methods.seen import draw_lots
 
         mask = attention.vision_mask
         return draw_lots(self.seed, mask.shape[1], mask.device).expand(mask.shape)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 VARIANTS = ("v1", "plus")
 _SCHEDULES = {
@@ -80,15 +80,19 @@ class SparseVLM(LayerMethod):
         raters = (relevance > relevance.sum(1, keepdim=True) / texts) & embeddings.text_mask
         return raters / raters.sum(1, keepdim=True).clamp(min=1)
 
+    def text_weights(self, attention: Attention) -> Tensor:
+        """The raters' shares, the same at every stage."""
+        assert attention.prepared is not None
+        return attention.prepared
+
     def score(self, attention: Attention) -> Tensor:
         """Mean over heads and raters of the raters' attention."""
         import torch
 
-        assert attention.prepared is not None
         weights = attention.to_vision
         if self.variant == "plus":
             weights = weights / _rotary_decay(attention)[:, None]
-        rated = torch.einsum("bhtv,bt->bhv", weights, attention.prepared)
+        rated = torch.einsum("bhtv,bt->bhv", weights, self.text_weights(attention))
         if self.variant == "v1":
             return rated.mean(1)
         heads = min(self.priority_heads, rated.shape[1])
@@ -100,7 +104,7 @@ class SparseVLM(LayerMethod):
     def merged_count(self, dropped: int) -> int:
         return _clusters(_candidates(dropped)) if self.variant == "v1" and dropped else 0
 
-    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> Tensor:
+    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Cluster the best dropped tokens by density peaks; each cluster becomes the mean of its tokens."""
         import torch
 
@@ -110,7 +114,9 @@ class SparseVLM(LayerMethod):
         tokens = hidden.gather(1, best[..., None].expand(-1, -1, hidden.shape[2])).float()
         labels = _density_peaks(tokens, candidates, clusters, self.noise)
         member = (labels[..., None] == torch.arange(max(clusters), device=labels.device)).to(tokens.dtype)
-        return member.transpose(1, 2) @ tokens / (member.sum(1)[..., None] + 1e-6)
+        into = torch.full(score.shape, -1, device=labels.device)
+        into.scatter_(1, best, labels.masked_fill(labels == max(clusters), -1))
+        return member.transpose(1, 2) @ tokens / (member.sum(1)[..., None] + 1e-6), into
 
 
 def _candidates(dropped: int) -> int:
@@ -143,7 +149,7 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     """
     import torch
 
-    from adaptinfer_eval.pruning.attention import per_sample
+    from adaptinfer_eval.methods.seen import per_sample
 
     device, slots = tokens.device, torch.arange(tokens.shape[1], device=tokens.device)
     count, wanted = per_sample(candidates, device), per_sample(clusters, device)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
-from adaptinfer_eval.image_method import ImageMethod
+from adaptinfer_eval.methods.image import ImageMethod
 
 if TYPE_CHECKING:
     from torch import Tensor

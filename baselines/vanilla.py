@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.methods.method import Method
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from adaptinfer_eval.cost import prefill_macs
-from adaptinfer_eval.image_method import works_in_tower
+from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.sweep.cells import Planned, plan
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
 

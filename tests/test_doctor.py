@@ -20,7 +20,6 @@ from torch import Tensor
 
 import adaptinfer_eval as ae
 import adaptinfer_eval.doctor.worker
-from adaptinfer_eval import method as method_module
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.doctor import examine, tiny
 from adaptinfer_eval.doctor.finding import Finding, found_by
@@ -28,7 +27,8 @@ from adaptinfer_eval.doctor.machine import accelerator, disk, flash_attention, m
 from adaptinfer_eval.doctor.methods import STORED, methods
 from adaptinfer_eval.doctor.show import show
 from adaptinfer_eval.doctor.versions import imports, versions
-from adaptinfer_eval.method import GROUP
+from adaptinfer_eval.methods import method as method_module
+from adaptinfer_eval.methods.method import GROUP
 
 
 def test_a_machine_on_which_all_is_well(
@@ -122,7 +122,7 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def install(**values: str) -> None:
         entries = [vanilla, *(EntryPoint(name, value, GROUP) for name, value in values.items())]
-        monkeypatch.setattr("adaptinfer_eval.method.entry_points", lambda group: entries)
+        monkeypatch.setattr("adaptinfer_eval.methods.method.entry_points", lambda group: entries)
         monkeypatch.setattr(method_module, "_load", method_module._load.__wrapped__)  # which remembers others
 
     return install

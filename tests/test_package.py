@@ -54,14 +54,39 @@ def test_wheel_in_a_fresh_environment(tmp_path: Path) -> None:
     assert "adaptinfer" in run.stdout
 
 
+def imported(path: Path) -> set[str]:
+    """What a file imports anywhere in it, each name with its module."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
 @pytest.mark.parametrize("folder", ["adaptinfer_eval", "tests", "benchmarks"])
 def test_nothing_imports_a_baseline_by_module(folder: str) -> None:
     for path in (ROOT / folder).rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [f"{node.module}.{a.name}" for a in node.names]
-            assert not [n for n in names if "baselines" in n.split(".")], f"{path}: ask for it by name"
+        assert not [n for n in imported(path) if "baselines" in n.split(".")], f"{path}: ask for it by name"
+
+
+@pytest.mark.parametrize(
+    ("files", "rests_on"),
+    [
+        ("adaptinfer_eval/methods/*.py", ()),
+        ("adaptinfer_eval/adaptinfer.py", ()),
+        ("baselines/*.py", ("adaptinfer_eval.adaptinfer.",)),  # whose schedules controls go by
+    ],
+)
+def test_methods_rest_on_the_ground_floor_alone(files: str, rests_on: tuple[str, ...]) -> None:
+    paths = sorted(ROOT.glob(files))
+    assert paths
+    for path in paths:
+        outside = {name for name in imported(path) if name.split(".")[0] not in sys.stdlib_module_names | {"torch"}}
+        above = {name for name in outside if not name.startswith(("adaptinfer_eval.methods.", *rests_on))}
+        assert not above, f"{path}: a method sees tensors, and imports from adaptinfer_eval.methods alone"
 
 
 def test_baselines_refuse_to_be_imported_from_the_checkout() -> None:

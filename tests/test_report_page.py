@@ -8,9 +8,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, contrast, opened
+from PIL import Image
 from playwright.sync_api import Browser, Page
 from rich.console import Console
 from shell import call
@@ -231,11 +233,23 @@ def test_pictures_are_shown_with_what_each_method_kept(page: Page) -> None:
     assert article.locator("li").count() >= 3
     for answer in article.locator("li").all():
         name, drawn = answer.locator("h4").inner_text(), answer.locator("svg")
-        assert drawn.locator("use").count() == 1
+        assert drawn.locator("use[href^='#picture']").count() == 1
         kind = {"Vanilla": (0, 0), "ToMe": (0, 2)}.get(name, (4, 0))
         assert (drawn.locator(".veil, .kept").count(), drawn.locator(".merged").count()) == kind
-    used = page.locator("use").evaluate_all("all => new Set(all.map(e => e.getAttribute('href'))).size")
+    used = page.locator("use[href^='#picture']").evaluate_all(
+        "all => new Set(all.map(e => e.getAttribute('href'))).size"
+    )
     assert page.locator("image").count() == used  # each picture is in the page once
+
+
+def test_lines_between_merged_patches_leave_the_picture_to_be_seen(page: Page) -> None:
+    article = page.locator("article").filter(has_text="ToMe").first
+    seen = {}
+    for name in ("Vanilla", "ToMe"):
+        drawn = article.locator("li").filter(has_text=name).locator("svg")
+        seen[name] = np.asarray(Image.open(io.BytesIO(drawn.screenshot())).convert("RGB"), int)
+    same = (np.abs(seen["Vanilla"] - seen["ToMe"]) < 8).all(2).mean()
+    assert 0.6 < same < 0.98
 
 
 def test_it_says_what_it_is_made_of(page: Page) -> None:

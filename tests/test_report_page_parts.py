@@ -14,9 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from adaptinfer_eval.analysis.kept.outlines import area, borders
+from adaptinfer_eval.analysis.kept.picture import CLIP_MEAN, as_seen, data_uri
+from adaptinfer_eval.analysis.kept.stages import Stage, counts, read_stages
 from adaptinfer_eval.models.kept import pack
-from adaptinfer_eval.report.page.overlay import overlay, stages_of
-from adaptinfer_eval.report.page.picture import CLIP_MEAN, area, as_seen, borders, data_uri
+from adaptinfer_eval.report.page.overlay import overlay
 from adaptinfer_eval.report.page.plot import plot
 from adaptinfer_eval.report.page.provenance import notices
 from adaptinfer_eval.report.page.questions import Chosen, choose
@@ -63,7 +65,7 @@ def test_of_mmbenchs_circular_copies_the_original_counts_by_itself() -> None:
 
 @pytest.mark.parametrize(("size", "side"), [((90, 60), 90), ((1000, 400), 336)])
 def test_padded_pictures_are_squares_with_borders_in_clips_mean(size: tuple[int, int], side: int) -> None:
-    seen = as_seen(Image.new("RGB", size, "red"), pad=True)
+    seen = as_seen(Image.new("RGB", size, "red"), "pad")
     assert seen.size == (side, side)
     assert seen.getpixel((side // 2, 2)) == CLIP_MEAN
     assert seen.getpixel((2, side // 2)) == (255, 0, 0)
@@ -72,7 +74,7 @@ def test_padded_pictures_are_squares_with_borders_in_clips_mean(size: tuple[int,
 def test_cropped_pictures_are_the_central_square() -> None:
     image = Image.new("L", (90, 60), 0)
     image.paste(255, (15, 0, 75, 60))
-    assert np.asarray(as_seen(image, pad=False)).min() == 255
+    assert np.asarray(as_seen(image, "crop")).min() == 255
 
 
 @pytest.mark.parametrize(("side", "form"), [(96, "PNG"), (336, "JPEG")])
@@ -106,8 +108,8 @@ def test_borders_lie_between_different_labels_and_around_what_is_kept() -> None:
     assert borders(np.array([[1, 1], [2, 2]])) == "M0 0H2M0 1H2M0 2H2M0 0V2M2 0V2"
 
 
-def answer(**changes: Any) -> dict[str, Any]:
-    return {"vision_tokens": 16, "kept": {}} | changes
+def stages_of(**answer: Any) -> list[Stage]:
+    return read_stages({"kept": {}} | answer, 16)
 
 
 def bits(*tokens: int) -> str:
@@ -117,9 +119,9 @@ def bits(*tokens: int) -> str:
 
 
 def test_each_stage_veils_what_it_dropped_the_earlier_the_more() -> None:
-    made = answer(kept={"10": bits(5), "1": bits(5, 6, 9)})
-    assert stages_of(made) == "3 → 1"
-    drawn = overlay(made, "picture", "AdaptInfer")
+    made = stages_of(kept={"10": bits(5), "1": bits(5, 6, 9)})
+    assert counts(made) == "3 → 1"
+    drawn = overlay(made, 16, "picture", "AdaptInfer")
     assert drawn is not None
     early, late = drawn.veils
     assert painted(early.path, 4).sum() == 13
@@ -131,16 +133,16 @@ def test_each_stage_veils_what_it_dropped_the_earlier_the_more() -> None:
 
 def test_merged_patches_are_outlined_together() -> None:
     into = np.repeat([0, 1], 8).astype("<u2")
-    made = answer(assign=base64.b64encode(zlib.compress(into.tobytes())).decode())
-    drawn = overlay(made, "picture", "ToMe")
+    made = stages_of(assign=base64.b64encode(zlib.compress(into.tobytes())).decode())
+    drawn = overlay(made, 16, "picture", "ToMe")
     assert drawn is not None
-    assert stages_of(made) == "2 merged"
+    assert counts(made) == "2 merged"
     assert drawn.merged == "M0 0H4M0 2H4M0 4H4M0 0V4M4 0V4"
-    assert drawn.veils == ()
+    assert drawn.veils == []
 
 
 def test_tokens_that_are_no_square_are_not_drawn() -> None:
-    assert overlay(answer(vision_tokens=15), "picture", "X") is None
+    assert overlay([], 15, "picture", "X") is None
 
 
 def test_names_at_the_ends_of_lines_do_not_overlap() -> None:

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 from sweep_folder import TASKS, Sweep, good, joined, lines, measured, record, sweep_of, units, write_sweep
+from typer.testing import CliRunner
 
+from adaptinfer_eval.cli import app
 from adaptinfer_eval.report.layouts import LAYOUTS, heading, headings_of, layout
 from adaptinfer_eval.report.ratios import accuracy_ratio
 from adaptinfer_eval.report.render import csv_rows, render, stacked_rows
@@ -171,6 +173,23 @@ def test_table5_leaves_other_options_and_schedules_to_lines_of_their_own() -> No
     assert (other["GQA"], other["GQA published"]) == (f"{units('adaptinfer_gqa', 0.6).score():.1f}", "")
     assert (explicit["Avg. tokens"], explicit["GQA published"]) == ("64", "")
     assert "Not compared: AdaptInfer (variant=paper), AdaptInfer (schedule=1:290,10:72,20:18): " in notes
+
+
+@pytest.mark.parametrize(
+    ("layers", "title"), [("1,9,17", "Found layers"), ("1,10,20", "Ours, found layers"), ("4,5,6", "Other")]
+)
+def test_table5_has_a_line_for_the_layers_that_were_found(tmp_path: Path, layers: str, title: str) -> None:
+    found = [measured("adaptinfer", 128, "adaptinfer_gqa", 0.6, options={"layers": layers})]
+    folder = write_sweep(tmp_path / "sweep", locations(*([] if layers == "1,10,20" else found)))
+    named = {"path": "runs/shift.json", "num_layers": 32, "layers": "1,9,17" if title == "Other" else layers}
+    config = load_config("table5", [f"shift={named}", f"output={folder}"])
+    (folder / "config.yaml").write_text(config.dump(), encoding="utf-8")
+    shown = CliRunner().invoke(app, ["table", "5", "--results", str(folder), "--format", "csv"])
+    rows = {row["Pruning loc."]: row["Method"] for row in csv.DictReader(shown.stdout.splitlines())}
+    assert rows[layers] == title
+    assert rows["2,12,22"] == "Uniform"
+    shown = CliRunner().invoke(app, ["table", "5", "--results", str(folder)])
+    assert f"Found: attention shifts around the layers {named['layers']} (runs/shift.json)." in shown.stdout
 
 
 def test_table5_needs_all_five_random_locations() -> None:

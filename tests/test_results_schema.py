@@ -15,7 +15,7 @@ from lmms_tiny import save_tiny_llava
 from referencing import Registry, Resource
 from sweeps import run, small_sweep
 
-from adaptinfer_eval.method import get_method
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.config import shipped
 
 Sweep = tuple[Path, dict[str, Any]]

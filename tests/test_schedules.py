@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+from itertools import product
 from typing import Any
 
 import pytest
 from tiny_models import METHODS
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.methods.budget import Candidate, solve
+from adaptinfer_eval.methods.schedule import Count, Schedule, Stage, entering_counts
 
 LLAVA_7B = {"num_layers": 32, "hidden_size": 4096, "intermediate_size": 11008, "vision_tokens": 576, "text_tokens": 66}
 LLAVA_13B = {**LLAVA_7B, "num_layers": 40, "hidden_size": 5120, "intermediate_size": 13824}
@@ -95,6 +99,42 @@ def test_other_budgets_and_depths_are_met_to_half_a_token(
     for budget in (100, 150, 211.5):
         cost = audit(name, {"budget": budget, "count": count, **options}, {**LLAVA_7B, "num_layers": num_layers})
         assert math.isclose(getattr(cost, count), budget, abs_tol=0.5), cost
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("adaptinfer", {}), ("fastv", {}), ("pdrop", {}), ("sparsevlm", {}), ("sparsevlm", {"variant": "plus"})],
+)
+def test_a_budget_is_met_or_a_schedule_that_meets_it_is_named(name: str, options: dict[str, Any]) -> None:
+    for layers, tokens, budget, count in product((8, 24, 28, 36), (36, 576), (6, 64, 211.5), ("leaving", "entering")):
+        shape = {**LLAVA_7B, "num_layers": layers, "vision_tokens": tokens}
+        asked, refused = {"budget": budget, "count": count}, ""
+        try:
+            audit(name, asked | options, shape)
+        except ValueError as error:
+            refused = str(error)
+        if refused:
+            assert ("use vanilla" in refused) == (budget >= tokens)
+            # What layer 0 alone computes is the least that any schedule can.
+            assert ("no stage is early enough" in refused) == (count == "entering" and budget < tokens / layers)
+        named = re.search("schedule='(.+)' can", refused)
+        if named or not refused:
+            cost = audit(name, ({"schedule": named[1]} if named else asked) | options, shape)
+            assert math.isclose(getattr(cost, count), budget, abs_tol=0.5), cost
+
+
+def test_a_budget_is_solved_without_a_method() -> None:
+    """The nearest candidate, whatever made it; else one that starts earlier, as late as it can be."""
+
+    def starting_after(layer: int) -> list[Candidate]:
+        schedules = [(keep, Schedule([Stage(layer, keep)])) for keep in range(101)]
+        return [(schedule, entering_counts(schedule, [keep], 100, 10)) for keep, schedule in schedules]
+
+    cases: list[tuple[float, Count, int]] = [(55.4, "leaving", 44), (64, "entering", 49), (93, "entering", 90)]
+    for budget, count, keep in cases:
+        assert solve("own", budget, count, starting_after(2), starting_after) == (Stage(2, keep),)
+    with pytest.raises(ValueError, match=r"^own pruning after layers \[7\] of 10 reaches .* schedule='4:10' can"):
+        solve("own", 46, "leaving", starting_after(7), starting_after)
 
 
 def test_layers_scale_with_depth_unless_given() -> None:

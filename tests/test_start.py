@@ -99,6 +99,14 @@ def test_commands_import_nothing_heavy(
         assert "9 cells: 9 the same" in printed
 
 
+def test_what_was_kept_is_drawn_from_the_sweeps_folder_alone(sweep: Path, tmp_path: Path) -> None:
+    documents = json.loads((sweep / "documents" / "mini_textvqa.json").read_text(encoding="utf-8"))["documents"]
+    command = ("figure", "a7", "--results", sweep, "--question", f"mini_textvqa:{next(iter(documents))}")
+    printed, code, heavy = started(tmp_path, COMMAND, *command)
+    assert (code, heavy) == (0, ["matplotlib"])
+    assert "figure_a7.svg" in printed
+
+
 def test_plan_knows_a_checkpoint_of_the_hub_without_transformers(tmp_path: Path) -> None:
     files = tmp_path / "models--llava-hf--llava-1.5-7b-hf"
     (files / "refs").mkdir(parents=True)
@@ -150,7 +158,7 @@ def test_public_names_are_imported_when_used() -> None:
     assert set(ae.__all__) == {name for names in ae._MODULES.values() for name in names}
     assert set(ae.__all__) <= set(dir(ae))
     assert all(getattr(ae, name).__name__ == name for name in ae.__all__)
-    assert ae.schedule.Schedule is ae.Schedule
+    assert ae.cost.Audit is ae.Audit
     assert not hasattr(ae, "prune")
     method = ae.get_method("sparsevlm")(budget=64)
     assert pickle.loads(pickle.dumps(method)) == method

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.sweep.jobs import open_journal
 from adaptinfer_eval.sweep.journal import Gone, Journal, only_run, read_answers
 
 IDENTITY = {"method": "fastv", "versions": {"torch": "2.15"}}
@@ -24,8 +25,8 @@ def batch(*docs: int) -> list[dict[str, Any]]:
     return [{"doc": doc, "text": f"ünswer {doc}"} for doc in docs]
 
 
-def journal(folder: Path, **changes: Any) -> Journal:
-    return Journal(folder, "cell", IDENTITY | changes)
+def journal(folder: Path) -> Journal:
+    return open_journal(folder, "cell", IDENTITY)
 
 
 def test_answers_are_there_for_the_next_run_by_document(tmp_path: Path) -> None:
@@ -172,7 +173,7 @@ def test_a_journal_that_was_deleted_or_changed_meanwhile_ends_the_run(tmp_path: 
 def test_answers_of_something_else_are_not_taken_up(tmp_path: Path, change: dict[str, Any]) -> None:
     journal(tmp_path).write(WORKER, batch(0))
     with pytest.raises(SweepError, match=rf"{next(iter(change))} was .*another folder"):
-        journal(tmp_path, **change)
+        open_journal(tmp_path, "cell", IDENTITY | change)
 
 
 def test_a_full_disk_ends_the_run_and_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,18 +19,13 @@ from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.sweep.cells import Cell, Setting, settings
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
 from adaptinfer_eval.sweep.identity import Sources, checkpoint_digest, code_digest, data_digest, digest, identity
-from adaptinfer_eval.sweep.records import (
-    check_folder,
-    forget_failures,
-    is_finished,
-    read_records,
-    record_path,
-    write_record,
-)
+from adaptinfer_eval.sweep.jobs import open_results
+from adaptinfer_eval.sweep.records import read_records, record_path, write_record
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 
 SOURCES = Sources("checkpoint", "engine", {"torch": "2.15"}, {"mini_mme": "data"}, {"fastv": "code"})
 CELL = Cell("llava", Setting(MethodEntry(name="fastv"), 64, "leaving", "image"), "mini_mme")
+COUNTING = {"count": "leaving", "per": "image"}
 
 
 def asked(**changes: Any) -> dict[str, Any]:
@@ -38,14 +33,22 @@ def asked(**changes: Any) -> dict[str, Any]:
     return {"id": CELL.id, **identity(config, CELL, "1:47", SOURCES)}
 
 
+def is_finished(folder: Path, wanted: dict[str, Any]) -> bool:
+    return CELL.id in open_results(folder, {CELL.id: wanted}, COUNTING).finished
+
+
+def check_folder(folder: Path, wanted: dict[str, Any], counting: dict[str, str] = COUNTING) -> None:
+    open_results(folder, {"another": wanted}, counting)
+
+
 def test_only_a_measured_cell_is_finished(tmp_path: Path) -> None:
     wanted = asked()
-    assert not is_finished(tmp_path, CELL, wanted)
+    assert not is_finished(tmp_path, wanted)
     for status, finished in (("failed", False), ("cannot run", True), ("done", True)):
         write_record(tmp_path, CELL, {"status": status, **wanted})
-        assert is_finished(tmp_path, CELL, wanted) is finished
+        assert is_finished(tmp_path, wanted) is finished
     write_record(tmp_path, CELL, {"status": "cannot run", **wanted, "engine": "older"})
-    assert is_finished(tmp_path, CELL, wanted) is False  # a newer engine may be able to
+    assert is_finished(tmp_path, wanted) is False  # a newer engine may be able to
 
 
 @pytest.mark.parametrize("change", [{"limit": 7}, {"seeds": 3}, {"dtype": "float16"}, {"model_args": "{conv: hf}"}])
@@ -53,20 +56,20 @@ def test_another_measurement_under_the_same_name_is_an_error(tmp_path: Path, cha
     write_record(tmp_path, CELL, {"status": "done", **asked()})
     name = next(iter(change)).replace("seeds", "seed")
     with pytest.raises(SweepError, match=rf"{name} was .* another folder"):
-        is_finished(tmp_path, CELL, asked(**change))
+        is_finished(tmp_path, asked(**change))
 
 
 def test_other_cells_of_another_sweep_are_not_mixed_with_this_one(tmp_path: Path) -> None:
     other = Cell("llava", Setting(MethodEntry(name="vanilla")), "mini_gqa")
     write_record(tmp_path, other, {"status": "done", **asked(dtype="float16"), "id": other.id})
     with pytest.raises(SweepError, match="dtype was 'float16', is 'float32'"):
-        check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
-    check_folder(tmp_path, asked(dtype="float16"), {"count": "leaving", "per": "image"})
+        check_folder(tmp_path, asked())
+    check_folder(tmp_path, asked(dtype="float16"))
 
 
 def test_budgets_counted_otherwise_are_not_mixed_in_a_folder(tmp_path: Path) -> None:
     write_record(tmp_path, CELL, {"status": "done", **asked()})
-    check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
+    check_folder(tmp_path, asked())
     with pytest.raises(SweepError, match="count was 'leaving', is 'entering'"):
         check_folder(tmp_path, asked(), {"count": "entering", "per": "image"})
     with pytest.raises(SweepError, match="per was 'image', is 'prompt'"):
@@ -79,16 +82,16 @@ def test_a_method_may_say_itself_what_its_budget_counts(tmp_path: Path) -> None:
     own = identity(config, cell, "1:30", SOURCES)
     assert (own["budget"], own["count"], own["per"]) == (64, "entering", "image")
     write_record(tmp_path, cell, {"id": cell.id, "status": "done", **own})
-    check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"})
+    check_folder(tmp_path, asked())
 
 
 def test_failures_that_nobody_asks_for_any_more_are_forgotten(tmp_path: Path) -> None:
     for status, there in (("done", True), ("failed", False), ("cannot run", False)):
         write_record(tmp_path, CELL, {"status": status, **asked()})
-        forget_failures(tmp_path, {CELL.id})
-        assert record_path(tmp_path, CELL).exists()
-        forget_failures(tmp_path, {"another"})
-        assert record_path(tmp_path, CELL).exists() is there
+        open_results(tmp_path, {CELL.id: asked()}, COUNTING)
+        assert record_path(tmp_path, CELL.id).exists()
+        open_results(tmp_path, {"another": asked()}, COUNTING)
+        assert record_path(tmp_path, CELL.id).exists() is there
 
 
 def test_how_a_sweep_is_spread_does_not_make_it_another_one() -> None:
@@ -178,6 +181,10 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
     write_record(tmp_path, CELL, {"status": "done", **asked(), **MEASURED, "schema_version": 0})
     with pytest.raises(SweepError, match="schema version 0"):
         read_records(tmp_path)
+    older = {key: value for key, value in asked().items() if key not in ("per", "options")}
+    write_record(tmp_path, CELL, {"status": "done", **older, "schema_version": 0})
+    with pytest.raises(SweepError, match="schema_version was 0"):
+        check_folder(tmp_path, asked())
 
 
 @pytest.mark.parametrize(
@@ -195,14 +202,13 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_record_is_named_and_stays(tmp_path: Path, content: bytes, message: str) -> None:
-    path = record_path(tmp_path, CELL)
+    path = record_path(tmp_path, CELL.id)
     path.parent.mkdir()
     path.write_bytes(content)
     for read in (
         lambda: read_records(tmp_path),
-        lambda: is_finished(tmp_path, CELL, asked()),
-        lambda: check_folder(tmp_path, asked(), {"count": "leaving", "per": "image"}),
-        lambda: forget_failures(tmp_path, []),
+        lambda: is_finished(tmp_path, asked()),
+        lambda: check_folder(tmp_path, asked()),
     ):
         with pytest.raises(SweepError, match=rf"{path.name} {message}.*: move it out of that folder"):
             read()
@@ -220,7 +226,7 @@ def test_a_record_without_what_tables_need_is_named(tmp_path: Path) -> None:
 
 def test_a_copy_of_a_record_is_no_second_measurement(tmp_path: Path) -> None:
     write_record(tmp_path, CELL, {"status": "done", **asked(), **MEASURED})
-    path = record_path(tmp_path, CELL)
+    path = record_path(tmp_path, CELL.id)
     path.with_name(f"{CELL.id} (copy).json").write_bytes(path.read_bytes())
     with pytest.raises(SweepError, match=r"\(copy\)\.json is not the record"):
         read_records(tmp_path)

@@ -11,7 +11,7 @@ import torch
 from lmms_tiny import save_tiny_llava
 from sweeps import run, small_sweep
 
-from adaptinfer_eval.method import get_method
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep import threads
 from adaptinfer_eval.sweep.threads import cores, threads_of_each
 

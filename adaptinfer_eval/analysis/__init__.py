@@ -1,4 +1,4 @@
-"""A look inside: where attention goes, which text guides a method, and which patches it keeps."""
+"""A look inside: where attention shifts, which text guides a method, and which patches it keeps."""
 
 from __future__ import annotations
 

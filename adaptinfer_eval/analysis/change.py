@@ -41,9 +41,11 @@ def _of_chunk(attention: NDArray[np.generic]) -> NDArray[np.int64]:
             )
     places = range(SHORTEST, num_layers - SHORTEST + 1)
     gains = np.stack([whole - _cost(cumulated[:, :place]) - _cost(cumulated[:, place:]) for place in places], axis=1)
-    return num_layers - SHORTEST - gains[:, ::-1].argmax(axis=1)
+    last_greatest: NDArray[np.int64] = num_layers - SHORTEST - gains[:, ::-1].argmax(axis=1)
+    return last_greatest
 
 
 def _cost(segment: NDArray[np.generic]) -> NDArray[np.floating]:
     """Squared deviation from the segment's mean, summed over its layers, (n,)."""
-    return segment.var(axis=1) * segment.shape[1]
+    cost: NDArray[np.floating] = segment.var(axis=1) * segment.shape[1]
+    return cost

@@ -62,7 +62,7 @@ def open_sums(folder: Path, task: str, identity: Mapping[str, Any]) -> Sums:
         found = Sums(path, state["identity"], int(state["done"]), Counter(state["left_out"]), total)
     except (ValueError, KeyError, TypeError) as error:
         raise SweepError(f"{path} is damaged ({error}): delete it to measure {task} again") from error
-    compare(path, found.identity, identity, identity)
+    compare(path, found.identity, identity)
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
-from adaptinfer_eval.schedule import Count, Per
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.sweep.config import (
     Budget,
     MethodEntry,

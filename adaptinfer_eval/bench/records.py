@@ -122,4 +122,4 @@ def read_bench(folder: Path) -> list[Record]:
 def check_folder(folder: Path, wanted: Record) -> None:
     """SweepError where `folder` holds records that were made under other conditions."""
     for record in read_all(folder / "bench", SCHEMA_VERSION):
-        compare(folder / "bench" / f"{record['id']}.json", record, wanted, wanted)
+        compare(folder / "bench" / f"{record['id']}.json", record, wanted)

@@ -34,7 +34,7 @@ def methods() -> None:
     """List the installed methods and their options."""
     from tabulate import tabulate
 
-    from adaptinfer_eval.method import available_methods, get_method
+    from adaptinfer_eval.methods.method import available_methods, get_method
 
     rows = []
     for name in available_methods():
@@ -172,9 +172,10 @@ def print_table(
 
         print(table3(results or Path("results/runs/bench-llava-1.5-7b"), form))
         return
-    from adaptinfer_eval.report.layouts import layout
+    from adaptinfer_eval.report.layouts import layout, layout_of
 
-    _show(results or Path("results/runs", layout(number).config), layout(number), form, lineage)
+    folder = results or Path("results/runs", layout(number).config)
+    _show(folder, layout_of(number, folder), form, lineage)
 
 
 @app.command()

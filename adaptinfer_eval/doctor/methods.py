@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from adaptinfer_eval.doctor.finding import Finding, found_by, one_line
 from adaptinfer_eval.doctor.tiny import ALIKE, APART, tiny_config, tiny_sweep
-from adaptinfer_eval.method import Method, available_methods, get_method
+from adaptinfer_eval.methods.method import Method, available_methods, get_method
 from adaptinfer_eval.sweep.cells import Cell, Setting, settings
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Answered, Failed, Worker

@@ -20,9 +20,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.cost import prefill_macs
-from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import works_in_tower
-from adaptinfer_eval.method import Method
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.image import works_in_tower
+from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
@@ -295,6 +295,7 @@ class Answering(ABC):
         trace.entering = trace.entering[::beams]
         trace.images, trace.schedules = trace.images[::beams], trace.schedules[::beams]
         trace.kept = {layer: kept[::beams] for layer, kept in trace.kept.items()}
+        trace.groups = {layer: groups[::beams] for layer, groups in trace.groups.items()}
         return output, trace
 
     def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:

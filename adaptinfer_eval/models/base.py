@@ -23,7 +23,7 @@ from loguru import logger
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.following_method import FollowingMethod
+from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.checkpoint import check_checkpoint
 from adaptinfer_eval.models.generation import Generation

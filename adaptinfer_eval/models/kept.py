@@ -17,9 +17,11 @@ if TYPE_CHECKING:  # light: what was kept is read without torch
 def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict[str, Any]]:
     """Per row of a batch: `kept`, by layer the bits (`pack`) of the prompt's vision tokens that go on after it.
 
-    `is_vision` (B, L): where the prompts' vision tokens stand. `images`: of each row. Merged tokens are in no bit.
+    `is_vision` (B, L): where the prompts' vision tokens stand. `images`: of each row. Merged tokens are in no bit:
+    `groups` has them, by layer for each vision token (`pack_numbers`) the number of the merged token that it is part
+    of, from 1 as they were made; 0 where it is part of none.
     Where tokens were merged in the vision tower, `assign` is there instead: per vision token the merged token that it
-    went into, as little-endian uint16, compressed, base64; an image's merged tokens follow those of the image before.
+    went into, from 0; an image's merged tokens follow those of the image before.
     """
     import torch
 
@@ -35,6 +37,11 @@ def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict
         for row, bits, vision in zip(rows, goes_on[:, :length], is_vision, strict=True):
             if vision.any():
                 row["kept"][str(layer)] = pack(bits[vision].numpy())
+    vision = is_vision.sum(1).tolist()
+    for layer, groups in sorted(trace.groups.items()):
+        for row, numbers, tokens in zip(rows, groups.cpu().numpy(), vision, strict=True):
+            if (numbers >= 0).any():
+                row.setdefault("groups", {})[str(layer)] = pack_numbers(numbers[:tokens] + 1)
     if trace.assign is not None:
         merged = trace.assign.cpu()[:, 1:] - 1  # row 0 of the tower's output is CLS, which nothing is merged into
         first = 0
@@ -43,7 +50,7 @@ def kept_tokens(trace: Trace, is_vision: Tensor, images: list[int]) -> list[dict
                 own = merged[first : first + count]
                 made = own.amax(1, keepdim=True) + 1  # merged tokens of each image
                 own = own + made.cumsum(0) - made
-                row["assign"] = base64.b64encode(zlib.compress(own.numpy().astype("<u2").tobytes())).decode()
+                row["assign"] = pack_numbers(own.numpy())
             first += count
     return rows
 
@@ -71,3 +78,13 @@ def pack(bits: Any) -> str:
 def unpack(text: str, count: int) -> Any:
     """The first `count` booleans of `pack`."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=count).astype(bool)
+
+
+def pack_numbers(numbers: Any) -> str:
+    """Small whole numbers as base64 of zlib-compressed little-endian uint16."""
+    return base64.b64encode(zlib.compress(numbers.astype("<u2").tobytes())).decode()
+
+
+def unpack_numbers(text: str, count: int) -> Any:
+    """The first `count` numbers of `pack_numbers`."""
+    return np.frombuffer(zlib.decompress(base64.b64decode(text)), "<u2", count=count).astype(int)

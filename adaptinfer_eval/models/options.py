@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from adaptinfer_eval.method import Method, option_kinds, option_type
+from adaptinfer_eval.methods.method import Method, option_kinds, option_type
 
 if TYPE_CHECKING:
     import torch

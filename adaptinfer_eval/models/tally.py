@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from adaptinfer_eval.schedule import mean_count
+from adaptinfer_eval.methods.schedule import mean_count
 
 
 @dataclass(frozen=True)

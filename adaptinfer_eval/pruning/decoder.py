@@ -137,6 +137,7 @@ class DecoderWatch:
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
         prompt = read_prompt(self._vision_mask(tokens), mask, self.anatomy.image_tokens)
         self.trace.kept.clear()
+        self.trace.groups.clear()
         self.trace.images = prompt.images
         self.trace.schedules = ["none" if images else "no image" for images in prompt.images]
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.image_method import ImageMethod
-from adaptinfer_eval.pruning.attention import from_host, gather_tokens
+from adaptinfer_eval.methods.image import ImageMethod
+from adaptinfer_eval.methods.seen import from_host, gather_tokens
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace

@@ -15,18 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.pruning.attention import Attention, Embeddings, Rotary, attention_rows, gather_tokens
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import Schedule
+from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_tokens, per_sample
+from adaptinfer_eval.pruning.attention import attention_rows
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.releases import cache_of
-from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, shorten
+from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, regroup, shorten
 from adaptinfer_eval.pruning.steps import Step, say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
-from adaptinfer_eval.schedule import Schedule
 
 Kwargs = dict[str, Any]
 
@@ -37,8 +38,9 @@ class Run:
 
     `steps`: what each stage will do. `segments`: the sequence before the first stage, after it, ….
     `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
-    layers get the questions alone. `positions` (1 or B, L): of the whole prompts. `step`: tokens decoded so far, None
-    in prefill. `masks`, `decode`: mask and positions per segment, for this step.
+    layers get the questions alone. `groups`: as in a trace, after the last stage. `positions` (1 or B, L): of the
+    whole prompts. `step`: tokens decoded so far, None in prefill. `masks`, `decode`: mask and positions per segment,
+    for this step.
     """
 
     prompt: Prompt
@@ -50,6 +52,7 @@ class Run:
     prepared: Tensor | None = None
     attention: Attention | None = None
     next_id: list[int] = field(default_factory=list)
+    groups: Tensor | None = None
     masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
     step: int | None = None
     decode: dict[int, Rotary] = field(default_factory=dict)
@@ -181,13 +184,15 @@ class LayerPruner:
         keep, made = run.steps[index - 1].keep, run.steps[index - 1].made
         chosen = choose(score, before, keep)
         dropped = [now - kept for now, kept in zip(before.vision, keep, strict=True)]
-        merged = None
+        merged = into = None
         if any(made):
             if method.positions == "keep":
                 raise ValueError(f"{method.name} merges tokens, which have no position to keep: renumber them")
             left = score.masked_fill(chosen | ~before.vision_mask, -torch.inf)
-            merged = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
+            merged, into = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
             self.doubts.note(merged, f"of tokens merged after layer {index - 1}")
+        if into is not None or run.groups is not None:
+            run.groups = self.trace.groups[index - 1] = self._regroup(run, before, chosen, into)
         segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)
         run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
         self.ahead.keep(None if any(made) else order)
@@ -197,6 +202,19 @@ class LayerPruner:
         self.trace.kept[index - 1] = segment.kept()
         self.trace.entering[:, index:] = torch.tensor(segment.vision)[:, None]
         return hidden
+
+    def _regroup(self, run: Run, before: Segment, chosen: Tensor, into: Tensor | None) -> Tensor:
+        """What merged token each of the prompt's vision tokens is part of after the stage that is running."""
+        device, tokens, length = chosen.device, max(run.segments[0].vision), run.segments[0].length
+        first = per_sample([number - length for number in run.next_id], device)
+        numbers = self._numbers(run, before)
+        own = (numbers - tokens).clamp(min=-1)  # -1 of tokens that were not merged
+        fate = own.masked_fill(~chosen, -1)
+        if into is not None:
+            fate = torch.where(into < 0, fate, first + into)
+        numbers = numbers.masked_fill(~before.vision_mask, -1)
+        groups = None if run.groups is None else run.groups.to(device)
+        return regroup(groups, numbers, fate, tokens, max(run.next_id) - length)
 
     def _score(self, attention: Attention, layer: int) -> Tensor:
         """What the method says, (B, V); ValueError where it is no such thing, noted where it is not finite."""
@@ -262,12 +280,15 @@ class LayerPruner:
             return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
 
         def numbers() -> Tensor:
-            first = run.segments[0].to(query.device)
-            ids = segment.ids.gather(1, index)
-            number = (first.is_vision.cumsum(1) - 1).gather(1, ids.clamp(max=first.length - 1))
-            return torch.where(ids < first.length, number, ids - first.length + max(first.vision)).clamp(min=0)
+            return self._numbers(run, segment)
 
         return Attention(to_vision, to_text, mask, prepared, rotary, numbers)
+
+    def _numbers(self, run: Run, segment: Segment) -> Tensor:
+        """See `Attention.numbers`."""
+        first, ids = run.segments[0].to(segment.ids.device), segment.ids.gather(1, segment.vision_index)
+        number = (first.is_vision.cumsum(1) - 1).gather(1, ids.clamp(max=first.length - 1))
+        return torch.where(ids < first.length, number, ids - first.length + max(first.vision)).clamp(min=0)
 
     # Positions and masks -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from adaptinfer_eval.pruning.attention import Rotary, gather_tokens
+from adaptinfer_eval.methods.seen import Rotary, gather_tokens
 
 
 class Seen(Exception):

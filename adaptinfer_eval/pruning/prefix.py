@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptinfer_eval.pruning.attention import Rotary, per_sample
+from adaptinfer_eval.methods.seen import Rotary, per_sample
 from adaptinfer_eval.pruning.masks import causal_mask
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.releases import CACHE, cache_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.pruning.attention import Rotary, gather_tokens, per_sample
+from adaptinfer_eval.methods.seen import Rotary, gather_tokens, per_sample
 
 
 @dataclass
@@ -101,6 +101,20 @@ def choose(score: Tensor, segment: Segment, keep: Sequence[int]) -> Tensor:
     best = score.masked_fill(~segment.vision_mask, -torch.inf).topk(max(keep), dim=1).indices
     ranks = torch.arange(max(keep), device=score.device) < per_sample(keep, score.device)
     return torch.zeros_like(segment.vision_mask).scatter(1, best, ranks)
+
+
+def regroup(groups: Tensor | None, numbers: Tensor, fate: Tensor, tokens: int, made: int) -> Tensor:
+    """For each of a prompt's `tokens` vision tokens the merged token that it is part of after a stage: (B, tokens).
+
+    -1 where it is part of none, which goes on as it is or is gone. `groups`: the same before the stage, None where
+    nothing was merged yet. `numbers` (B, V): which tokens the stage saw, merged ones counted on from `tokens`, -1 on
+    padding; `fate` (B, V): the merged token that each is, or became part of, -1 for none. `made`: merged tokens of a
+    sample before the stage, at most.
+    """
+    by_number = fate.new_full((len(fate), 1 + tokens + made), -1).scatter(1, numbers + 1, fate)  # the first: padding
+    own = torch.arange(tokens, device=fate.device).expand(len(fate), -1)
+    place = own if groups is None else torch.where(groups < 0, own, tokens + groups)
+    return by_number.gather(1, place + 1)
 
 
 def shorten(

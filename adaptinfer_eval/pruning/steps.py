@@ -8,10 +8,10 @@ from functools import lru_cache
 
 from loguru import logger
 
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Lengths
-from adaptinfer_eval.schedule import Schedule
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,8 @@ class Trace:
     input, padding counted) of the vision tokens that go on after `layer`, in sequence order; merged tokens are
     numbered L, L+1, … as they are made; -1 pads unequal rows. What is left of tokens that a method drops before the
     language model: `kept[-1]`.
+    `groups[layer]` (B, V), from a method's first merge on: for each of the prompt's vision tokens, in order, the merged
+    token that it is part of (0: the one numbered L, 1: L+1, …); -1 where it is part of none, and on padding.
     `entering` (B, layers), on the CPU: vision tokens that enter each layer.
     `images`, `schedules`: of each prompt, its images, and the schedule that was in force for it: `1:133,10:27,20:3`,
     `before:64`, "none" where nothing is pruned, or "no image".
@@ -26,6 +28,7 @@ class Trace:
     """
 
     kept: dict[int, Tensor] = field(default_factory=dict)
+    groups: dict[int, Tensor] = field(default_factory=dict)
     entering: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.long))
     images: list[int] = field(default_factory=list)
     schedules: list[str] = field(default_factory=list)
@@ -44,15 +47,21 @@ def moved(trace: Trace, real: Tensor) -> Trace:
 
 def together(traces: Sequence[Trace]) -> Trace:
     """The traces of single rows as that of their batch."""
-    kept = {}
-    for layer in sorted(set().union(*(trace.kept for trace in traces))):
-        rows = [trace.kept[layer][0] if layer in trace.kept else torch.zeros(0, dtype=torch.long) for trace in traces]
-        kept[layer] = pad_sequence([row.cpu() for row in rows], batch_first=True, padding_value=-1)
     assign = [trace.assign for trace in traces if trace.assign is not None]
     return Trace(
-        kept=kept,
+        kept=_stacked([trace.kept for trace in traces]),
+        groups=_stacked([trace.groups for trace in traces]),
         entering=torch.cat([trace.entering for trace in traces]),
         images=[images for trace in traces for images in trace.images],
         schedules=[schedule for trace in traces for schedule in trace.schedules],
         assign=torch.cat(assign) if assign else None,
     )
+
+
+def _stacked(single: Sequence[dict[int, Tensor]]) -> dict[int, Tensor]:
+    """By layer, the first rows of all, padded with -1; those without the layer are padding alone."""
+    stacked, none = {}, torch.zeros(0, dtype=torch.long)
+    for layer in sorted(set[int]().union(*single)):
+        rows = [of_one[layer][0].cpu() if layer in of_one else none for of_one in single]
+        stacked[layer] = pad_sequence(rows, batch_first=True, padding_value=-1)
+    return stacked

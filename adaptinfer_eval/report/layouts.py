@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaptinfer_eval.schedule import Schedule
-from adaptinfer_eval.sweep.config import SweepError
+from adaptinfer_eval.methods.schedule import Schedule
+from adaptinfer_eval.sweep.config import FoundLayers, SweepError, load_config
 
 Record = Mapping[str, Any]
 
@@ -61,18 +62,25 @@ class Layout:
     meet the budget."""
     budget: float | None = None
     """What `schedules` aim at, with `by_location`."""
+    found: FoundLayers | None = None
+    """The layers of the sweep's shift.json, with `by_location`."""
 
     def place(self, record: Record) -> Place:
         if location := self.variant(record):
             name, shown = ("random", "–") if location in RANDOM_LOCATIONS else (location, location)
             rank = list(LOCATIONS).index(name) if name in LOCATIONS else len(LOCATIONS)
-            return Place(LOCATIONS.get(name, "Other"), name, shown, record["budget"] or self.budget, rank)
+            return Place(self._location_title(name), name, shown, record["budget"] or self.budget, rank)
         method: str = record["method"]
         options = options_of(record)
         title = TITLES.get(method, method)
         rank = list(TITLES).index(method) if method in TITLES else len(TITLES)
         name = method if self._is_papers(record) else ""
         return Place(f"{title} ({options})" if options else title, name, "–", record["budget"], rank)
+
+    def _location_title(self, name: str) -> str:
+        title = LOCATIONS.get(name, "")
+        found = "found layers" if self.found and name == self.found.layers else ""
+        return ", ".join(filter(None, [title, found])).capitalize() or "Other"
 
     def variant(self, record: Record) -> str:
         """What tells records of one line apart, besides seed and repeat: in Table 5, where they prune."""
@@ -111,6 +119,14 @@ def layout(number: str) -> Layout:
     if number.lower() not in LAYOUTS:
         raise SweepError(f"no table {number!r}: there are {', '.join(LAYOUTS)} of a sweep, and 3 of a benchmark")
     return LAYOUTS[number.lower()]
+
+
+def layout_of(number: str, folder: Path) -> Layout:
+    """The layout of the paper's table `number` for the sweep in `folder`."""
+    columns, config = layout(number), folder / "config.yaml"
+    if not columns.by_location or not config.is_file():
+        return columns
+    return replace(columns, found=load_config(str(config)).shift)
 
 
 def heading(task: str) -> str:

@@ -46,6 +46,8 @@ def notes_of(
     if any(ratio and ratio.interval is None for ratio in ratios):
         notes.append("95 % interval –: too few questions, a resample leaves vanilla nothing right.")
     notes += _published(lines, layout, known, lineage, mismatch)
+    if layout.found:
+        notes.append(f"Found: attention shifts around the layers {layout.found.layers} ({layout.found.path}).")
     return [*notes, *_means(lines), *_limits(lines), *_reasons(lines)]
 
 

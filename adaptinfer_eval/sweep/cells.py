@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
-from adaptinfer_eval.image_method import works_in_tower
-from adaptinfer_eval.layer_method import LayerMethod
-from adaptinfer_eval.method import Method, get_method
+from adaptinfer_eval.methods.image import works_in_tower
+from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.method import Method, get_method
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.models.options import make_method
-from adaptinfer_eval.schedule import Count, Per
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
 from adaptinfer_eval.sweep.files import file_name
 from adaptinfer_eval.sweep.shape import model_shape
@@ -158,6 +158,11 @@ def _check_different(found: Sequence[Setting]) -> None:
 def plan(config: SweepConfig) -> list[Planned]:
     """Every (method, budget) with its cost. Nothing of the model but its config.json is read."""
     shape = model_shape(config)
+    if config.shift and config.shift.num_layers != shape.num_layers:
+        raise SweepError(
+            f"shift: {config.shift.path} is of a model with {config.shift.num_layers} layers, and {config.pretrained} "
+            f"has {shape.num_layers}: find its own with `adaptinfer-eval shift --pretrained {config.pretrained}`"
+        )
     vision_tokens = config.images * shape.vision_tokens
     tokens = [vision_tokens + config.text_tokens] * shape.num_layers
     everything = prefill_macs(tokens, shape.hidden_size, shape.intermediate_size)

@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from adaptinfer_eval.schedule import Count, Per
+from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
+from adaptinfer_eval.sweep.shift import METHOD, measured_already, read_shift
 
 Scalar = bool | int | float | str | None
 Whole = Annotated[int, Field(strict=True, gt=0)]
@@ -66,6 +67,15 @@ class Shape(_Frozen):
     """Layers of the vision tower that can merge tokens, up to the one that is read; None: not known, not checked."""
 
 
+class FoundLayers(_Frozen):
+    """What a shift.json proposes."""
+
+    path: str
+    num_layers: Whole
+    """Of the model in which attention shifts there."""
+    layers: str
+
+
 class SweepConfig(_Frozen):
     """What a sweep runs. Every key may stand in the YAML file or on the command line."""
 
@@ -110,6 +120,8 @@ class SweepConfig(_Frozen):
     """Text tokens of a prompt, for the cost on paper only (66: the mean over the paper's tasks)."""
     images: Whole = 1
     """Images of a prompt, for the schedule and cost on paper only."""
+    shift: FoundLayers | None = None
+    """Written as the path of a shift.json: AdaptInfer at the layers that it proposes is one more of the methods."""
     output: str = ""
     """Folder of the results; by default results/runs/<name>, with the limit if there is one."""
 
@@ -186,10 +198,17 @@ def make_config(values: dict[str, Any], overrides: Iterable[str], where: str) ->
     """A configuration of `values` with `overrides` laid over them; SweepError says that it is wrong in `where`."""
     for override in overrides:
         _lay_over(values, override)
+    if isinstance(values.get("shift"), str):
+        values["shift"] = read_shift(values["shift"])
     try:
-        return SweepConfig.model_validate(values)
+        config = SweepConfig.model_validate(values)
     except ValidationError as error:
         raise SweepError(f"{where}: {'; '.join(map(_explain, problems(error)))}") from None
+    found = config.shift
+    if found is None or measured_already(found.layers, found.num_layers, config.methods):
+        return config
+    entry = MethodEntry(name=METHOD, options={"layers": found.layers})
+    return config.model_copy(update={"methods": (*config.methods, entry)})
 
 
 def find_config(source: str) -> Path:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.method import get_method
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipped
 
@@ -93,19 +93,19 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
     }
 
 
-def compare(where: object, found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> None:
+def compare(where: object, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """SweepError, naming the keys, where what was measured is not what is asked for now."""
-    if changed := changes(found, wanted, keys):
+    if changed := changes(found, wanted):
         raise SweepError(
             f"{where} was measured with something else ({changed}): "
             "give another folder (output), or delete that one to measure again"
         )
 
 
-def changes(found: Mapping[str, Any], wanted: Mapping[str, Any], keys: Iterable[str]) -> str:
-    """What differs between two mappings, for an error message; empty where nothing does."""
+def changes(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """Where `found` is not as `wanted`, for an error message; empty where it is. What else it says does not matter."""
     wanted = json.loads(json.dumps(wanted))
-    changed = (key for key in keys if found.get(key) != wanted[key])
+    changed = (key for key in wanted if found.get(key) != wanted[key])
     return ", ".join(f"{key} was {found.get(key)!r:.60}, is {wanted[key]!r:.60}" for key in changed)
 
 
@@ -121,7 +121,7 @@ def _plain(value: Any) -> str:
 
 def engine_digest() -> str:
     """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
-    package = [path for folder in (".", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
+    package = [path for folder in (".", "methods", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
     scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []

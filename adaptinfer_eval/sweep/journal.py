@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.files import named
-from adaptinfer_eval.sweep.identity import compare
 
 JOURNAL_VERSION = 2
 Answers = dict[int, dict[str, Any]]
@@ -38,8 +37,8 @@ class Unchecked(SweepError):
 class Journal:
     """The answers of one cell, in `folder`/journal/`cell_id`.jsonl. `done`: the documents that are answered.
 
-    Opening it cuts off a last line that a crash left unfinished. SweepError where the answers in it are of something
-    other than `identity`, and where a line in the middle is damaged or another journal's.
+    Opening it cuts off a last line that a crash left unfinished, and begins a new one with `identity`: what its answers
+    are of, which one that is there says itself. SweepError where a line in the middle is damaged or another journal's.
     """
 
     def __init__(self, folder: Path, cell_id: str, identity: Mapping[str, Any]) -> None:
@@ -51,9 +50,8 @@ class Journal:
             os.truncate(self.path, found.whole)
         self.done = set(_answers(found.lines))
         self._header = found.header
-        if found.lines:
-            compare(self.path, found.lines[0]["identity"], identity, identity)
-        else:
+        self.identity = found.lines[0]["identity"] if found.lines else identity
+        if not found.lines:
             self._header = json.dumps({"journal": JOURNAL_VERSION, "cell": cell_id, "identity": identity}, **_JSON)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append(_sealed(self._header))

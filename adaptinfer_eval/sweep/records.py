@@ -6,14 +6,14 @@ The schema is described in results/README.md.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.files import write_text
-from adaptinfer_eval.sweep.identity import SAME_IN_A_SWEEP, SCHEMA_VERSION, changes, compare
+from adaptinfer_eval.sweep.identity import SCHEMA_VERSION
 
 Record = dict[str, Any]
 SHOWN = ("method", "options", "budget", "count", "task", "seed", "repeat", "reason")
@@ -22,48 +22,13 @@ MEASURED = ("score", "scores", "audit", "questions", "questions_available", "dat
 REMEDY = "move it out of that folder, and what has to be there is made anew by the next start"
 
 
-def record_path(output: Path, cell: Cell) -> Path:
-    return output / "cells" / f"{cell.id}.json"
+def record_path(output: Path, cell_id: str) -> Path:
+    return output / "cells" / f"{cell_id}.json"
 
 
-def is_finished(output: Path, cell: Cell, wanted: Record) -> bool:
-    """Whether `output` holds this very cell's result, or that the model cannot run it; a failed one is tried again.
-
-    SweepError where it holds the result of something else under the same name.
-    """
-    path = record_path(output, cell)
-    if not path.exists():
-        return False
-    found = _read(path)
-    if found["status"] == "done":
-        compare(path, found, wanted, wanted)
-        return True
-    return found["status"] == "cannot run" and not changes(found, wanted, wanted)
-
-
-def check_folder(output: Path, wanted: Record, counting: Mapping[str, str]) -> None:
-    """SweepError where `output` holds another sweep's results, of whatever cell: tables compare across cells.
-
-    `wanted`: any cell's; `counting`: what this sweep's budgets mean, where a method's options do not say otherwise.
-    """
-    for path in sorted((output / "cells").glob("*.json")):
-        found = _read(path)
-        if found["status"] == "done":
-            compare(path, found, wanted, SAME_IN_A_SWEEP)
-            own = found["options"]
-            compare(path, found, counting, [key for key in counting if found[key] is not None and key not in own])
-
-
-def forget_failures(output: Path, wanted: Collection[str]) -> None:
-    """Delete the records of cells that came to nothing and that nobody asks for any more."""
-    for path in (output / "cells").glob("*.json"):
-        if path.stem not in wanted and _read(path)["status"] != "done":
-            path.unlink()
-
-
-def measured_cells(output: Path) -> set[str]:
-    """The ids of the cells in `output` that are done."""
-    return {path.stem for path in (output / "cells").glob("*.json") if _read(path)["status"] == "done"}
+def read_cells(output: Path) -> dict[str, Record]:
+    """The cell records that are in `output` so far, by id; SweepError where a file is none."""
+    return {path.stem: _read(path) for path in sorted((output / "cells").glob("*.json"))}
 
 
 def read_records(folder: Path) -> list[Record]:
@@ -74,8 +39,7 @@ def read_records(folder: Path) -> list[Record]:
     for record in records:
         needed = (*SHOWN, *MEASURED) if record["status"] == "done" else SHOWN
         if lacking := [key for key in needed if key not in record]:
-            path = folder / "cells" / f"{record['id']}.json"
-            raise SweepError(f"{path} lacks {', '.join(lacking)}: {REMEDY}")
+            raise SweepError(f"{record_path(folder, record['id'])} lacks {', '.join(lacking)}: {REMEDY}")
     return records
 
 
@@ -107,7 +71,7 @@ def _no_number(name: str) -> float:
 
 
 def write_record(output: Path, cell: Cell, record: Mapping[str, Any]) -> None:
-    write_json(record_path(output, cell), record)
+    write_json(record_path(output, cell.id), record)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

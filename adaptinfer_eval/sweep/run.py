@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from adaptinfer_eval.sweep.jobs import Job, open_jobs
 from adaptinfer_eval.sweep.journal import Gone, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
-from adaptinfer_eval.sweep.records import Record, measured_cells, write_record
+from adaptinfer_eval.sweep.records import Record, write_record
 from adaptinfer_eval.sweep.shape import check_checkpoint
 from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, one_question_first, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
@@ -66,11 +66,11 @@ def run_sweep(
         manager, tasks = load_tasks(config)
         asked = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         sources = Sources.read(config, tasks, asked)
-        jobs = open_jobs(config, sources, asked, console)
+        jobs, measured = open_jobs(config, sources, asked, console)
         write_text(output / "config.yaml", config.dump())
         with (
             _progress(console) as progress,
-            closing(_Run(config, sources, manager, tasks, asked, jobs, progress, check)) as run,
+            closing(_Run(config, sources, manager, tasks, asked, jobs, measured, progress, check)) as run,
         ):
             failures = run.go()
         if recorded is not None:
@@ -89,10 +89,11 @@ class _Run:
         tasks: Mapping[str, Any],
         asked: Mapping[str, Mapping[int, Request]],
         jobs: Mapping[str, Job],
+        measured: Collection[str],
         progress: rich.progress.Progress,
         check: Callable[[], None],
     ) -> None:
-        """`check` raises once the sweep's folder is not there any more."""
+        """`measured`: ids of the cells that are done. `check` raises once the sweep's folder is not there any more."""
         self.config, self.sources = config, sources
         self.manager, self.tasks, self.asked = manager, tasks, asked
         self.open, self.cells = dict(jobs), len(jobs)
@@ -102,7 +103,6 @@ class _Run:
         self.progress, self.check = progress, check
         done = {name: job.journal.done for name, job in jobs.items()}
         cells = [job.cell for job in jobs.values()]
-        measured = measured_cells(Path(config.output))
         answered = {
             cell.setting.label
             for cell in (Cell(config.backbone, setting, name) for setting in settings(config) for name in tasks)

@@ -12,8 +12,8 @@ from typing import Any
 
 from transformers import set_seed
 
-from adaptinfer_eval.following_method import FollowingMethod
-from adaptinfer_eval.image_method import works_in_tower
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.models.answering import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation
@@ -90,7 +90,7 @@ class Worker:
         self.questions = {name: questions(name, task, config.limit) for name, task in tasks.items()}
         # On another machine, or after an edit, these could be others than the records will say.
         expected = asdict(sources)
-        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions)), expected):
+        if changed := changes(expected, asdict(Sources.read(config, tasks, self.questions))):
             raise SweepError(
                 f"a worker would measure something else ({changed}): "
                 "give every machine the same packages, checkpoint and data, and change none of them during a sweep"

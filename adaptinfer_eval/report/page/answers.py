@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from adaptinfer_eval.analysis.kept.picture import squared
+from adaptinfer_eval.analysis.kept.stages import counts, read_stages
 from adaptinfer_eval.report.layouts import Layout, headings_of
+from adaptinfer_eval.report.methods import MethodCell, cells_of, verdict_of
 from adaptinfer_eval.report.page import view
-from adaptinfer_eval.report.page.documents import SQUARE, Document, documents_of, read_documents, write_documents
-from adaptinfer_eval.report.page.overlay import overlay, stages_of
+from adaptinfer_eval.report.page.documents import Document, documents_of, read_documents, write_documents
+from adaptinfer_eval.report.page.overlay import overlay
 from adaptinfer_eval.report.page.questions import Chosen, Place, choose
 from adaptinfer_eval.report.page.samples import Samples, read_rights, read_samples
-from adaptinfer_eval.report.page.tables import budget_of
 from adaptinfer_eval.report.rows import Line, lines_of
 from adaptinfer_eval.report.units import read_units
 from adaptinfer_eval.sweep.config import SweepConfig
@@ -29,20 +31,12 @@ INTRO = (
 LEGEND = (
     "Pictures are as the model saw them. What a method dropped is veiled, the more the earlier; an outline is around "
     "the patches that it kept to the end. Where patches were merged, lines are around those of one token. The numbers "
-    "are the patches left after each stage."
+    "are the patches left after each stage, and the tokens that were merged."
 )
 UNDRAWN = (
     "An answer is without a picture where its journal is missing or has no checksums, or where its vision tokens are "
     "not the patches of one square picture."
 )
-
-
-class MethodCell(NamedTuple):
-    """A method's measurement in one task, of its first seed; `budget` is empty for vanilla."""
-
-    title: str
-    budget: str
-    record: Mapping[str, Any]
 
 
 class Answered(NamedTuple):
@@ -60,12 +54,12 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
     if not chosen:
         return view.Questions(["There is no budget at which two methods differ in which questions they get right."])
     intro = [INTRO.format(sum(len(here) for here in chosen.values())), LEGEND]
-    if config.backbone not in SQUARE:
+    if squared(config.backbone, config.model_args) is None:
         intro[1] = f"Without pictures: where a vision token of {config.backbone} lies in them is not known here."
     shown: list[view.Question] = []
     images: list[view.Image] = []
     for heading, here in chosen.items():
-        cells = _cells(lines, heading)
+        cells = cells_of(lines, heading)
         try:
             documents = read_documents(config, cells[0].record, [one.doc for one in here], folder)
         except Exception as error:  # whatever a data set's loader, or the network under it, raises
@@ -90,7 +84,7 @@ def keep_documents(config: SweepConfig, tasks: Mapping[str, Any]) -> None:
     read_units(folder, records)  # SweepError where one is missing or damaged
     lines = lines_of(records, Layout(headings_of(config.tasks)))
     for heading, chosen in _chosen(lines, folder).items():
-        record = _cells(lines, heading)[0].record
+        record = cells_of(lines, heading)[0].record
         write_documents(folder, record, documents_of(config, tasks[record["task"]], [one.doc for one in chosen]))
 
 
@@ -98,7 +92,7 @@ def _chosen(lines: Sequence[Line], folder: Path) -> dict[str, list[Chosen]]:
     """The questions to show, by the task's heading."""
     candidates: dict[Place, dict[int, list[float]]] = {}
     for heading in lines[0].cells:
-        candidates |= _candidates(heading, _cells(lines, heading), folder)
+        candidates |= _candidates(heading, cells_of(lines, heading), folder)
     chosen: dict[str, list[Chosen]] = {}
     for one in choose(candidates, MOST):
         chosen.setdefault(one.task, []).append(one)
@@ -111,16 +105,6 @@ def _images(heading: str, documents: Mapping[int, Document]) -> dict[int, view.I
         for doc, found in documents.items()
         if found.picture
     }
-
-
-def _cells(lines: Sequence[Line], heading: str) -> list[MethodCell]:
-    found = []
-    for line in lines:
-        records = line.cells[heading].records
-        done = [member for member, record in records.items() if record["status"] == "done"]
-        if done:
-            found.append(MethodCell(line.place.title, budget_of(line), records[min(done)]))
-    return found
 
 
 def _candidates(heading: str, cells: Sequence[MethodCell], folder: Path) -> dict[Place, dict[int, list[float]]]:
@@ -172,9 +156,11 @@ def _shown(
 
 
 def _answer(method: Answered, doc: int, image: view.Image | None) -> view.Answer:
-    right = method.rights.get(doc)
-    verdict = "" if right is None else {0.0: "wrong", 1.0: "right"}.get(right, "partly right")
+    verdict = verdict_of(method.rights.get(doc))
     text = str(method.samples[doc]["filtered_resps"])
     made = method.journal.get(doc)
-    drawn = overlay(made, image.id, method.cell.title) if made and image else None
-    return view.Answer(method.cell.title, text, verdict, stages_of(made) if made else "", drawn)
+    if made is None:
+        return view.Answer(method.cell.title, text, verdict, "", None)
+    stages = read_stages(made, made["vision_tokens"])
+    drawn = overlay(stages, made["vision_tokens"], image.id, method.cell.title) if image else None
+    return view.Answer(method.cell.title, text, verdict, counts(stages), drawn)

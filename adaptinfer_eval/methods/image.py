@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
-from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import Count, Per, check_budget, check_counting
+from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.methods.schedule import Count, Per, check_budget, check_counting
 
 if TYPE_CHECKING:
     from torch import Tensor

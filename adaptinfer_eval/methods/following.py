@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from adaptinfer_eval.layer_method import LayerMethod
+from adaptinfer_eval.methods.layer import LayerMethod
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 Following = TypeVar("Following", bound="FollowingMethod")
 
@@ -54,6 +54,10 @@ class FollowingMethod(LayerMethod):
             )
         beams = len(mask) // len(self.outlived)
         return self.outlived.to(mask.device).repeat_interleave(beams, 0)
+
+    def text_weights(self, attention: Attention) -> Any:  # of any type, whatever the leader's class says
+        """None: the question's own text guides nothing."""
+        return None
 
     def score(self, attention: Attention) -> Tensor:
         """The longer the leader kept a token, the higher: the best are those that it kept at this stage."""

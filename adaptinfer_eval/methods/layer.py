@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from adaptinfer_eval.budget import given_layers, scale_layers, scaled_shapes, solve
-from adaptinfer_eval.method import Method
-from adaptinfer_eval.schedule import Count, Per, Schedule, Stage, check_budget, check_counting, entering_counts
+from adaptinfer_eval.methods.budget import Candidate, given_layers, scale_layers, scaled_shapes, solve
+from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.methods.schedule import Count, Per, Schedule, Stage, check_budget, check_counting, entering_counts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from adaptinfer_eval.pruning.attention import Attention, Embeddings
+    from adaptinfer_eval.methods.seen import Attention, Embeddings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,13 @@ class LayerMethod(Method):
         """Look at the input embeddings once, before layer 0; handed back as `Attention.prepared`."""
         return None
 
+    def text_weights(self, attention: Attention) -> Tensor | None:
+        """The weight that each text token has in `score`, (B, T) float for the T tokens of text after the image.
+
+        0 on padding; None of a method that no text token guides more than another.
+        """
+        return None
+
     def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
         """Tokens that a stage keeps of `current`, for a prompt that came with `vision_tokens`."""
         wanted = int(vision_tokens * keep) if isinstance(keep, float) else keep
@@ -87,9 +95,10 @@ class LayerMethod(Method):
         """New tokens that `merge` makes of `dropped` ones."""
         return 0
 
-    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> Tensor:
+    def merge(self, hidden: Tensor, score: Tensor, dropped: Sequence[int]) -> tuple[Tensor, Tensor]:
         """New tokens made of dropped ones, (B, max merged_count, D), put after the kept vision tokens.
 
+        And which of them each token went into, (B, V) int64, -1 where it is gone.
         `hidden` (B, V, D) and `score` (B, V), -inf on kept tokens and padding; `dropped`: tokens dropped per sample.
         """
         raise TypeError(f"{self.name} says that it merges (merged_count), but has no merge()")
@@ -163,6 +172,12 @@ class LayerMethod(Method):
         """Schedules to choose from when a budget is solved: the official shape with all keeps scaled alike."""
         return scaled_shapes(self._shape(num_layers), vision_tokens)
 
+    def counted_candidates(self, num_layers: int, vision_tokens: int) -> Iterator[Candidate]:
+        """`candidates` with what they compute; ValueError where one does not fit the model."""
+        for schedule in self.candidates(num_layers, vision_tokens):
+            schedule.check(num_layers)
+            yield schedule, self.entering_under(schedule, num_layers, vision_tokens)
+
     def starting_after(self, layer: int, num_layers: int) -> LayerMethod:
         """The same method with its first stage after `layer`."""
         later = [other for other in self.stage_layers(num_layers)[1:] if other > layer]
@@ -178,7 +193,7 @@ class LayerMethod(Method):
 
     def _solved(self, num_layers: int, vision_tokens: int, images: int) -> Schedule:
         try:
-            return solve(self, num_layers, vision_tokens)
+            return _solve(self, num_layers, vision_tokens)
         except ValueError as error:
             if self.per == "image" or images == 1:
                 raise
@@ -205,3 +220,13 @@ class LayerMethod(Method):
             return None
         text = next((t for b, t in self.official.get(num_layers, {}).items() if b == self.budget), None)
         return Schedule.parse(text) if text else None
+
+
+@lru_cache(maxsize=256)
+def _solve(method: LayerMethod, num_layers: int, vision_tokens: int) -> Schedule:
+    def starting_after(layer: int) -> Iterator[Candidate]:
+        return method.starting_after(layer, num_layers).counted_candidates(num_layers, vision_tokens)
+
+    assert method.budget is not None
+    own = method.counted_candidates(num_layers, vision_tokens)
+    return solve(method.name, method.budget, method.count, own, starting_after)
