@@ -83,3 +83,12 @@ def test_both_files_are_written_and_fit_their_page(tmp_path: Path) -> None:
         edges = np.asarray(Image.open(png).convert("L"))
         assert (edges[[0, -1]] == 255).all()
         assert (edges[:, [0, -1]] == 255).all()
+
+
+@pytest.mark.parametrize("name", ["mme", "adaptinfer_scienceqa_img"])
+def test_names_of_tasks_are_within_the_figure(name: str) -> None:
+    titles = [f"{name}_{number}" for number in range(5)]
+    figure = shift_figure({title: [1.0] * 32 for title in titles}, samples=dict.fromkeys(titles, 1000))
+    figure.draw_without_rendering()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1

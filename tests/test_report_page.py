@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, Page
 from rich.console import Console
 from shell import call
 
-from adaptinfer_eval.cli import main
 from adaptinfer_eval.report.page.build import report
 from adaptinfer_eval.sweep.config import SweepError, load_config
 from adaptinfer_eval.sweep.run import run_sweep
@@ -306,10 +305,7 @@ def test_the_command_writes_into_the_sweeps_folder(
     sweep: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = changed(sweep, tmp_path)
-    monkeypatch.setattr("sys.argv", ["adaptinfer-eval", "report", "--results", str(folder)])
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 0
+    assert call(monkeypatch, "report", "--results", folder) == 0
     assert capsys.readouterr().out.strip() == str(folder / "report.html")
     assert (folder / "report.html").read_text(encoding="utf-8") == report(folder)  # and is the same each time
 

@@ -122,7 +122,10 @@ def test_other_samples_weights_or_options_are_refused(llava: Path, tmp_path: Pat
         measured(llava, folder, samples=3)
     with pytest.raises(SweepError, match=r"model_args was .*another folder"):
         measured(llava, folder, samples=2, overrides=["model_args.conv=hf"])
-    with pytest.raises(SweepError, match=r"is about mini_scienceqa too: name it among the tasks"):
+    with pytest.raises(
+        SweepError,
+        match=r"is about mini_scienceqa too: name it among the tasks, or give another folder .shift --output",
+    ):
         measured(llava, folder, samples=2, tasks=TASKS[:1])
     other = shutil.copytree(llava, tmp_path / "other")
     (other / "extra.txt").write_text("edited")

@@ -60,7 +60,9 @@ def shift_figure(
     axes.grid(axis="y", color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=min(len(histograms), 4), frameon=False, fontsize="small")
+    longest = max(len(text) for text in axes.get_legend_handles_labels()[1])
+    columns = int(figure.get_figwidth() / (0.7 + 0.08 * longest))  # inches: of a key, of a letter
+    figure.legend(loc="outside lower center", ncols=max(columns, 1), frameon=False, fontsize="small")
     note = (
         f"Dashed: layers to prune after ({', '.join(map(str, proposed))})." if proposed else "No layers are proposed."
     )

@@ -5,7 +5,9 @@ Figure 2 of AdaptInfer (arXiv 2508.06084): text tokens by the attention that the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from rich.console import Console
 from adaptinfer_eval.analysis.asked import Asked
 from adaptinfer_eval.analysis.over_samples import Measure, observe_samples
 from adaptinfer_eval.pruning.observer import Received
+from adaptinfer_eval.sweep.files import write_text
 
 
 def key_text_overlap(layers: Sequence[Received]) -> NDArray[Any]:
@@ -35,12 +38,15 @@ def key_text_overlap(layers: Sequence[Received]) -> NDArray[Any]:
 
 
 def measure_key_text(asked: Asked, console: Console) -> dict[str, Any]:
-    """Mean overlap over the samples of one task, with what it was measured from, as it is written to key_text.json."""
+    """Mean overlap over the samples of one task, with what it was measured from, also written to key_text.json.
+
+    SweepError as in `observe_samples`.
+    """
     found = observe_samples(asked, Measure("key text tokens", key_text_overlap), console)
     ((task, sums),) = found.sums.items()
     assert sums.total is not None
     overlap = sums.total / sums.measured
-    return {
+    written = {
         "layers": len(overlap),
         "task": task,
         "measured": sums.measured,
@@ -49,3 +55,5 @@ def measure_key_text(asked: Asked, console: Console) -> dict[str, Any]:
         "overlap": overlap.tolist(),
         **found.sources,
     }
+    write_text(Path(asked.config.output) / "key_text.json", json.dumps(written, indent=1) + "\n")
+    return written

@@ -72,7 +72,7 @@ def observe_samples(asked: Asked, measure: Measure, console: Console) -> Observe
         made_from = _made_from(asked, measure, sources)
         check_same_tasks(folder, list(tasks))
         sums = {
-            name: open_sums(folder, name, {"task": name, "data": sources.data[name], **made_from}) for name in tasks
+            name: open_sums(folder, name, {"task": name, **made_from, "data": sources.data[name]}) for name in tasks
         }
         if any(sums[name].done < len(chosen[name]) for name in tasks):
             try:

@@ -94,7 +94,7 @@ def sweep_yaml(
     values = {
         "pretrained": pretrained,
         "backbone": backbone,
-        "model_args": dict(model_args or {}),
+        **({"model_args": dict(model_args)} if model_args else {}),
         "methods": [
             "vanilla",
             *([METHOD] if own_layers(num_layers) != proposal.layers else []),

@@ -39,7 +39,10 @@ def shift_counts(layers: Sequence[Received]) -> NDArray[Any]:
 
 
 def measure_shift(asked: Asked, console: Console) -> dict[str, Any]:
-    """The distribution of change points over layers for every task, and what it was measured from."""
+    """The distribution of change points over layers for every task, and what it was measured from.
+
+    As it is written to shift.json, but for what is proposed. SweepError as in `observe_samples`.
+    """
     found = observe_samples(asked, Measure("attention shift", shift_counts, [change_points]), console)
     histograms = {task: [] if sums.total is None else sums.total.tolist() for task, sums in found.sums.items()}
     return {

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import file_name, write_text
-from adaptinfer_eval.sweep.identity import compare
+from adaptinfer_eval.sweep.identity import changes
+
+ELSEWHERE = "give another folder (shift --output, figure 2 --results)"
 
 
 @dataclass
@@ -62,7 +64,11 @@ def open_sums(folder: Path, task: str, identity: Mapping[str, Any]) -> Sums:
         found = Sums(path, state["identity"], int(state["done"]), Counter(state["left_out"]), total)
     except (ValueError, KeyError, TypeError) as error:
         raise SweepError(f"{path} is damaged ({error}): delete it to measure {task} again") from error
-    compare(path, found.identity, identity)
+    if changed := changes(found.identity, identity):
+        raise SweepError(
+            f"{path} was measured with something else ({changed}): "
+            f"{ELSEWHERE}, or delete {path.parent} to measure again"
+        )
     return found
 
 
@@ -71,4 +77,4 @@ def check_same_tasks(folder: Path, tasks: Sequence[str]) -> None:
     there = {path.name for path in (folder / "sums").glob("*.json")}
     if left := sorted(there - {f"{file_name(task)}.json" for task in tasks}):
         names = ", ".join(name.removesuffix(".json") for name in left)
-        raise SweepError(f"{folder} is about {names} too: name it among the tasks, or give another folder (output)")
+        raise SweepError(f"{folder} is about {names} too: name it among the tasks, or {ELSEWHERE}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adaptinfer_eval.cli.inside import BatchSize, Dtype, ModelArguments, Pretrained, Samples, long_work
 from adaptinfer_eval.sweep.errors import SweepError
 
 if TYPE_CHECKING:
@@ -16,7 +17,48 @@ if TYPE_CHECKING:
 figure = typer.Typer(help="Draw one of the paper's figures, as PNG and SVG.", no_args_is_help=True)
 
 Results = Annotated[Path, typer.Option(help="Folder of a sweep's results.")]
+Shifts = Annotated[Path, typer.Option(help="Folder with the shift.json that `adaptinfer-eval shift` has written.")]
 Output = Annotated[Path, typer.Option(help="Files to write, without .png and .svg.")]
+
+
+@figure.command("2")
+def key_text(
+    pretrained: Pretrained,
+    task: Annotated[str, typer.Option(help="lmms-eval's name, as in textvqa_val.")],
+    samples: Samples = 1000,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for the numbers; by default results/runs/key-text-TASK-CHECKPOINT.")
+    ] = None,
+    output: Output = Path("figure2"),
+    batch_size: BatchSize = 8,
+    dtype: Dtype = "auto",
+    overrides: ModelArguments = None,
+) -> None:
+    """How far layers agree on which text tokens are key: the mean IoU of each layer's with every other's."""
+    from adaptinfer_eval.analysis.asked import read_asked
+
+    kind = f"key-text-{task}"
+    asked = read_asked(kind, pretrained, [task], samples, batch_size, dtype, results, overrides=overrides)
+    with long_work() as console:
+        from adaptinfer_eval.analysis.key_text import measure_key_text
+
+        found = measure_key_text(asked, console)
+    from adaptinfer_eval.analysis.figures import overlap_figure
+
+    print(Path(asked.config.output, "key_text.json"))
+    _save(lambda: overlap_figure(found["overlap"], f"{task}, {found['measured']:,} samples"), output)
+
+
+@figure.command("3")
+def shifts(results: Shifts, output: Output = Path("figure3")) -> None:
+    """Where attention shifts, as `adaptinfer-eval shift` has found it."""
+    _draw_shifts(results, output)
+
+
+@figure.command("a6")
+def shifts_of_a_larger_model(results: Shifts, output: Output = Path("figure_a6")) -> None:
+    """The same as figure 3: in the paper, of LLaVA-1.5-13B."""
+    _draw_shifts(results, output)
 
 
 @figure.command("5")
@@ -76,6 +118,13 @@ def guides(
     from adaptinfer_eval.analysis.kept.figure_a8 import guidance_figure
 
     _save(lambda: guidance_figure(shown, note), output)
+
+
+def _draw_shifts(results: Path, output: Path) -> None:
+    from adaptinfer_eval.analysis.results import figure_of, read_results
+
+    written = read_results(results)
+    _save(lambda: figure_of(written), output)
 
 
 def _save(draw: Callable[[], Figure], output: Path) -> None:

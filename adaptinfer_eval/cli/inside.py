@@ -7,12 +7,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from adaptinfer_eval.analysis.schedules import Proposal
 
 Pretrained = Annotated[str, typer.Option(help="Checkpoint to look into: a hub id or a folder.")]
 Samples = Annotated[int, typer.Option(help="Of each task, evenly spread over its questions; all if there are fewer.")]
@@ -47,7 +49,35 @@ def shift(
         from adaptinfer_eval.analysis.shift import measure_shift
 
         found = measure_shift(asked, console)
-    print(found)
+    from adaptinfer_eval.analysis.results import write_results
+
+    proposal, paths = write_results(asked, found)
+    _show(found, proposal)
+    print("\n" + "\n".join(map(str, paths)))
+
+
+def _show(found: dict[str, Any], proposal: Proposal | None) -> None:
+    """What was found, and what follows from it."""
+    from tabulate import tabulate
+
+    rows = []
+    for task, histogram in found["histograms"].items():
+        tokens = sum(histogram)
+        most = sorted(range(len(histogram)), key=lambda layer: -histogram[layer])[:3]
+        left_out = ", ".join(f"{count} with {reason}" for reason, count in found["left_out"][task].items())
+        shares = ", ".join(f"{layer} ({100 * histogram[layer] / tokens:.0f} %)" for layer in most)
+        rows.append(
+            (task, f"{found['measured'][task]} of {found['available'][task]}", left_out or "none", tokens, shares)
+        )
+    print(tabulate(rows, ("task", "samples", "left out", "vision tokens", "most shifts at layer"), "github"))
+    if proposal is None:
+        print("\nNo layers are proposed: the shifts are not dense in an early and a late region, and sparse elsewhere.")
+        return
+    print(f"\nPrune after layers {', '.join(map(str, proposal.layers))} of {found['layers']}; for AdaptInfer that is")
+    for budget, schedule in proposal.schedules.items():
+        print(f"  {budget} vision tokens: {schedule}")
+    for budget, reason in proposal.unreachable.items():
+        print(f"  {budget} vision tokens: cannot be reached: {reason}")
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from adaptinfer_eval.analysis.kept.asking import TOKENS
 from adaptinfer_eval.analysis.kept.draw import enlarged, stage_images
 from adaptinfer_eval.analysis.kept.picture import data_uri
 from adaptinfer_eval.demo.answers import Answers, Row
@@ -36,6 +37,7 @@ def as_html(answers: Answers) -> str:
         seen=data_uri(enlarged(answers.image, 1)),
         drawings=drawings,
         columns=max(map(len, drawings.values()), default=1),
+        most_tokens=TOKENS,
         unit=("GFLOPs", 1e9) if most < 1e11 else ("TFLOPs", 1e12),
     )
 

@@ -205,7 +205,8 @@ def make_config(values: dict[str, Any], overrides: Iterable[str], where: str) ->
     except ValidationError as error:
         raise SweepError(f"{where}: {'; '.join(map(_explain, problems(error)))}") from None
     found = config.shift
-    if found is None or measured_already(found.layers, found.num_layers, config.methods):
+    methods = [(entry.name, entry.options) for entry in config.methods]
+    if found is None or measured_already(found.layers, found.num_layers, methods):
         return config
     entry = MethodEntry(name=METHOD, options={"layers": found.layers})
     return config.model_copy(update={"methods": (*config.methods, entry)})

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.errors import SweepError
-
-if TYPE_CHECKING:
-    from adaptinfer_eval.sweep.config import MethodEntry
 
 METHOD = "adaptinfer"
 
@@ -48,17 +45,17 @@ def _are_stages(layers: Any, num_layers: Any) -> bool:
     return whole and all(a < b for a, b in pairwise([-1, *layers, num_layers - 1]))
 
 
-def measured_already(layers: str, num_layers: int, methods: Sequence[MethodEntry]) -> bool:
-    """Whether one of `methods` is AdaptInfer at these layers, be it that those are its own in a model so deep."""
-    return any(_layers_of(entry, num_layers) == layers for entry in methods)
+def measured_already(layers: str, num_layers: int, methods: Iterable[tuple[str, Mapping[str, Any]]]) -> bool:
+    """Whether one of `methods`, names with options, is AdaptInfer at these layers; its own in a model so deep count."""
+    return any(_layers_of(name, options, num_layers) == layers for name, options in methods)
 
 
-def _layers_of(entry: MethodEntry, num_layers: int) -> str:
-    """Where an entry prunes that is AdaptInfer with no other option; else empty."""
-    if entry.name != METHOD or not entry.options.keys() <= {"layers"}:
+def _layers_of(name: str, options: Mapping[str, Any], num_layers: int) -> str:
+    """Where a method prunes that is AdaptInfer with no other option; else empty."""
+    if name != METHOD or not options.keys() <= {"layers"}:
         return ""
-    if "layers" in entry.options:
-        return str(entry.options["layers"]).replace("/", ",").replace(" ", "")
+    if "layers" in options:
+        return str(options["layers"]).replace("/", ",").replace(" ", "")
     method = get_method(METHOD)(budget=1)
     assert isinstance(method, LayerMethod)
     return ",".join(map(str, method.stage_layers(num_layers)))
