@@ -124,6 +124,11 @@ def _attach_decoder(
     if isinstance(method, LayerMethod):
         layers = LayerPruner(text, method, method.plan(len(text.layers), fewest * image_tokens, fewest), trace, doubts)
     elif isinstance(method, ImageMethod):
+        if anatomy.several_axes:
+            raise ValueError(
+                f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
+                "use a method that prunes between layers"
+            )
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower), doubts)
 
