@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from golden_data import fields, index, qwen, tensors
@@ -13,7 +15,7 @@ PARAMETERS = index("qwen_index")["case_params"]
 CASES = [(case, prompt) for case, prompts in index("qwen_index")["case_meta"].items() for prompt in prompts]
 
 
-def method_of(case: str) -> ae.Method:
+def method_of(case: str) -> Any:
     if case == "vanilla":
         return ae.get_method("vanilla")()
     facts = PARAMETERS[case]

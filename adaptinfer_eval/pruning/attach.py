@@ -117,6 +117,11 @@ def _attach_decoder(
     tower: TowerPruner | None,
 ) -> None:
     text: Any = anatomy.text
+    if anatomy.several_axes and isinstance(method, ImageMethod):
+        raise ValueError(
+            f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
+            "use a method that prunes between layers"
+        )
     image_tokens = _image_tokens(anatomy, vision_mask)
     fewest = _fewest_images(method, image_tokens)
     method.entering(len(text.layers), fewest * image_tokens, fewest)  # what does not fit is refused here
@@ -124,11 +129,6 @@ def _attach_decoder(
     if isinstance(method, LayerMethod):
         layers = LayerPruner(text, method, method.plan(len(text.layers), fewest * image_tokens, fewest), trace, doubts)
     elif isinstance(method, ImageMethod):
-        if anatomy.several_axes:
-            raise ValueError(
-                f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
-                "use a method that prunes between layers"
-            )
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower), doubts)
 
