@@ -10,14 +10,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2VLTextConfig,
+    Qwen2VLTextModel,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 @cache
-def index() -> dict[str, Any]:
-    data: dict[str, Any] = json.loads((GOLDEN / "index.json").read_text())
+def index(name: str = "index") -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((GOLDEN / f"{name}.json").read_text())
     return data
 
 
@@ -40,6 +47,16 @@ def llama(attention: str = "sdpa") -> Any:
     model.set_attn_implementation(attention)
     model.load_state_dict(tensors("llama_weights_fp16"))
     return model.eval()
+
+
+def qwen(attention: str = "sdpa") -> tuple[Any, Tensor]:
+    """The decoder, and the head that it has no place for, (vocabulary, D)."""
+    weights = dict(tensors("qwen_weights_fp16"))
+    head = weights.pop("lm_head.weight")
+    model: Any = Qwen2VLTextModel(Qwen2VLTextConfig(**index("qwen_text_config")))
+    model.set_attn_implementation(attention)
+    model.load_state_dict({name.removeprefix("model."): weight for name, weight in weights.items()})
+    return model.eval(), head
 
 
 def clip(attention: str = "sdpa") -> Any:

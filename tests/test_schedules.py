@@ -260,3 +260,32 @@ def test_tome_spreads_its_merges() -> None:
             assert 0 <= merge <= left // 2
             left -= merge
         assert left == budget
+
+
+@pytest.mark.parametrize("text", ["0:17%,9:60%,19:30%", "1:0.5%,2:99.9%", "3:0%", "0:12.5%"])
+def test_shares_of_the_current_tokens_are_written_as_they_are_read(text: str) -> None:
+    assert str(Schedule.parse(text)) == text
+
+
+@pytest.mark.parametrize("text", ["0:100%", "0:-1%", "0:nan%", "0:x%", "0:%"])
+def test_what_is_no_share_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="cannot be read"):
+        Schedule.parse(text)
+
+
+def test_shares_of_the_current_tokens_follow_each_other() -> None:
+    method = ae.get_method("fastv")(schedule="2:50%")
+    assert method.entering(8, 100) == [100] * 3 + [50] * 5
+    stages = ae.get_method("pdrop")(schedule="0:50%,3:50%,5:0.1")  # of what is left, and of the prompt
+    assert str(stages.resolved(8, 100)) == "0:50,3:25,5:10"
+    assert stages.excess(100) == ""
+    assert method.entering(8, 300, images=3) == [300] * 3 + [150] * 5  # of all images' tokens
+
+
+@pytest.mark.parametrize(
+    ("variant", "kept"), [("qwen2_vl", "0:238,9:142,19:42"), ("qwen2_vl_min1", "0:237,9:142,19:42")]
+)
+def test_the_published_versions_round_differently(variant: str, kept: str) -> None:
+    method = ae.get_method("adaptinfer")(schedule="0:70%,9:60%,19:30%", variant=variant)
+    assert method.describe(28, 340) == kept
+    assert method.describe(28, 2) == ("0:1,9:0,19:0" if variant == "qwen2_vl" else "0:1,9:1,19:1")

@@ -41,7 +41,7 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("downsample", {"budget": 20}),
 ]
 LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", "tome", "downsample")]
-_SIZES: dict[str, Any] = {
+SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -70,7 +70,7 @@ def llava(attention: str = "sdpa") -> Any:
     )
     config: Any = LlavaConfig(
         vision_config=vision,
-        text_config=LlamaConfig(**_SIZES),
+        text_config=LlamaConfig(**SIZES),
         image_token_index=IMAGE,
         image_seq_length=IMAGE_TOKENS,
     )
@@ -95,7 +95,7 @@ def internvl(attention: str = "sdpa", family: str = "qwen2") -> Any:
     )
     config: Any = InternVLConfig(
         vision_config=vision,
-        text_config=AutoConfig.for_model(family, **_SIZES),
+        text_config=AutoConfig.for_model(family, **SIZES),
         image_token_id=IMAGE,
         image_seq_length=IMAGE_TOKENS,
         tie_word_embeddings=False,
@@ -110,7 +110,7 @@ def internvl(attention: str = "sdpa", family: str = "qwen2") -> Any:
 
 def decoder(family: str, attention: str = "sdpa", **options: Any) -> Any:
     torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **{**_SIZES, **options})
+    config = AutoConfig.for_model(family, **{**SIZES, **options})
     auto: Any = AutoModelForCausalLM
     return auto.from_config(config, attn_implementation=attention).eval()
 

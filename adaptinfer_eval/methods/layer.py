@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptinfer_eval.methods.budget import Candidate, given_layers, scale_layers, scaled_shapes, solve
 from adaptinfer_eval.methods.method import Method
-from adaptinfer_eval.methods.schedule import Count, Per, Schedule, Stage, check_budget, check_counting, entering_counts
+from adaptinfer_eval.methods.schedule import (
+    Count,
+    Per,
+    Schedule,
+    Stage,
+    check_budget,
+    check_counting,
+    entering_counts,
+    wanted_count,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -88,8 +97,7 @@ class LayerMethod(Method):
 
     def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
         """Tokens that a stage keeps of `current`, for a prompt that came with `vision_tokens`."""
-        wanted = int(vision_tokens * keep) if isinstance(keep, float) else keep
-        return min(wanted, current)
+        return min(wanted_count(keep, vision_tokens, current), current)
 
     def merged_count(self, dropped: int) -> int:
         """New tokens that `merge` makes of `dropped` ones."""
@@ -138,7 +146,7 @@ class LayerMethod(Method):
             return ""
         schedule, current = self._explicit(self.schedule), vision_tokens
         for stage, (keep, after) in zip(schedule, self.stage_counts(schedule, vision_tokens), strict=True):
-            wanted = int(vision_tokens * stage.keep) if isinstance(stage.keep, float) else stage.keep
+            wanted = wanted_count(stage.keep, vision_tokens, current)
             if wanted > current and keep >= current - 1:
                 return (
                     f"schedule '{self.schedule}' keeps {wanted} vision tokens after layer {stage.layer}, and only "

@@ -1,8 +1,9 @@
 """Pruning schedules: parsing and counting. Plain numbers, no torch.
 
 A *stage* `(layer, keep)` lets decoder layer `layer` (0-based) run on all the tokens it gets; `keep` vision tokens
-go on to the next layer. A *schedule* is a row of stages, written `1:133,10:27,20:3`. `keep` is a number of tokens
-or, written with a decimal point (`7:0.5`), a share of the prompt's vision tokens.
+go on to the next layer. A *schedule* is a row of stages, written `1:133,10:27,20:3`. `keep` is a number of tokens;
+or, written with a decimal point (`7:0.5`), a share of the prompt's vision tokens; or, written in percent (`7:50%`), a
+share of those that are left there.
 
 A *budget* is the mean number of vision tokens per layer. The papers count the tokens *leaving* each layer
 (AdaptInfer, SparseVLM); what is computed are the tokens *entering* it. It is meant *per image*, as papers count: a
@@ -35,8 +36,17 @@ def check_counting(count: str, per: str) -> None:
         raise ValueError(f"per={per!r}: a budget is for each {' or for each '.join(PERS)}")
 
 
+class ShareOfCurrent(float):
+    """A share of the vision tokens that are left when a stage begins, `0.17`, written `17%`."""
+
+    def __str__(self) -> str:
+        return f"{round(100 * self, 10):g}%"
+
+
 class Stage(NamedTuple):
-    """After decoder layer `layer`, `keep` vision tokens go on (a float below 1: that share of the prompt's)."""
+    """After decoder layer `layer`, `keep` vision tokens go on (a float below 1: that share of the prompt's, or of the
+    current ones).
+    """
 
     layer: int
     keep: int | float
@@ -78,10 +88,23 @@ def _stage(text: str) -> Stage:
     layer, separator, keep = text.strip().partition(":")
     if not separator:
         raise ValueError(f"{text.strip()!r} has no ':'")
-    stage = Stage(int(layer), float(keep) if "." in keep else int(keep))
-    if stage.layer < 0 or stage.keep < 0 or (isinstance(stage.keep, float) and stage.keep >= 1):
-        raise ValueError(f"{text.strip()!r}: layer and keep must not be negative, a share must be below 1")
+    stage = Stage(int(layer), _keep(keep))
+    if stage.layer < 0 or not stage.keep >= 0 or (isinstance(stage.keep, float) and stage.keep >= 1):
+        raise ValueError(f"{text.strip()!r}: layer and keep must not be negative, a share must be below 1 (100%)")
     return stage
+
+
+def _keep(text: str) -> int | float:
+    if text.rstrip().endswith("%"):
+        return ShareOfCurrent(float(text.rstrip()[:-1]) / 100)
+    return float(text) if "." in text else int(text)
+
+
+def wanted_count(keep: int | float, vision_tokens: int, current: int) -> int:
+    """Tokens that a stage is to keep of `current`, for a prompt that came with `vision_tokens`; may be more."""
+    if isinstance(keep, ShareOfCurrent):
+        return int(current * keep)
+    return int(vision_tokens * keep) if isinstance(keep, float) else keep
 
 
 def entering_counts(schedule: Schedule, leaving_stage: Sequence[int], vision_tokens: int, num_layers: int) -> list[int]:

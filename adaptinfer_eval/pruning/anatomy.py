@@ -12,6 +12,8 @@ from adaptinfer_eval.vision import MERGING_TOWERS, image_tokens, merging_layers
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 TEXT_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+MULTIMODAL_ROTARY = ("qwen2_vl_text", "qwen2_5_vl_text")
+"""Decoders, so far without their vision towers, whose positions have three axes (M-RoPE)."""
 VISION_LANGUAGE_FAMILIES = ("llava", "internvl")
 
 
@@ -40,6 +42,11 @@ class Anatomy:
     image_tokens: int = 0
 
     @property
+    def several_axes(self) -> bool:
+        """Whether the decoder's positions have more than one axis."""
+        return self.text is not None and self.text.config.model_type in MULTIMODAL_ROTARY
+
+    @property
     def layers(self) -> list[nn.Module]:
         return [] if self.text is None else list(self.text.layers)  # type: ignore[arg-type]
 
@@ -61,13 +68,14 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
             image_token=config.image_token_id,
             image_tokens=image_tokens(config),
         )
-    if family in TEXT_FAMILIES:
+    if family in TEXT_FAMILIES + MULTIMODAL_ROTARY:
         decoder: Any = model.model if hasattr(model, "lm_head") else model
         return Anatomy(text=decoder)
     raise ValueError(
         f"{type(model).__name__} ({family}) is not a model that can be pruned; supported are "
-        f"{', '.join(VISION_LANGUAGE_FAMILIES)} over {', '.join(TEXT_FAMILIES)}, these decoders alone with "
-        f"inputs_embeds and vision_mask=, and {', '.join(MERGING_TOWERS)} for methods of the vision tower"
+        f"{', '.join(VISION_LANGUAGE_FAMILIES)} over {', '.join(TEXT_FAMILIES)}, these decoders and "
+        f"{', '.join(MULTIMODAL_ROTARY)} alone with inputs_embeds and vision_mask=, and {', '.join(MERGING_TOWERS)} "
+        "for methods of the vision tower"
     )
 
 

@@ -117,6 +117,11 @@ def _attach_decoder(
     tower: TowerPruner | None,
 ) -> None:
     text: Any = anatomy.text
+    if anatomy.several_axes and isinstance(method, ImageMethod):
+        raise ValueError(
+            f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
+            "use a method that prunes between layers"
+        )
     image_tokens = _image_tokens(anatomy, vision_mask)
     fewest = _fewest_images(method, image_tokens)
     method.entering(len(text.layers), fewest * image_tokens, fewest)  # what does not fit is refused here

@@ -21,6 +21,7 @@ from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_t
 from adaptinfer_eval.pruning.attention import attention_rows
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
+from adaptinfer_eval.pruning.positions import closed_up, original, renumbered
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
@@ -38,8 +39,9 @@ class Run:
 
     `steps`: what each stage will do. `segments`: the sequence before the first stage, after it, ….
     `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
-    layers get the questions alone. `groups`: as in a trace, after the last stage. `positions` (1 or B, L): of the
-    whole prompts. `step`: tokens decoded so far, None in prefill. `masks`, `decode`: mask and positions per segment,
+    layers get the questions alone. `groups`: as in a trace, after the last stage. `positions` (1 or B, L), or with an
+    axis more in front: of the whole prompts; `closed_up`: by segment, see positions.py. `step`: tokens decoded so far,
+    None in prefill; `now`: the step's position as the model has it. `masks`, `decode`: mask and positions per segment,
     for this step.
     """
 
@@ -49,6 +51,8 @@ class Run:
     first_layers: list[int] = field(default_factory=lambda: [0])
     shared: Shared | None = None
     positions: Tensor | None = None
+    closed_up: dict[int, Tensor] = field(default_factory=dict)
+    now: Tensor | None = None
     prepared: Tensor | None = None
     attention: Attention | None = None
     next_id: list[int] = field(default_factory=list)
@@ -76,9 +80,11 @@ class LayerPruner:
         self.observed = {attention_of(self.layers[layer + ahead]) for layer in self.stages}
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
         self.run: Run | None = None
+        self.positions: Tensor | None = None  # that the model rotated with last
 
     def hook(self) -> list[RemovableHandle]:
         handles = self.ahead.hook()
+        handles.append(self.text.rotary_emb.register_forward_pre_hook(self._before_rotary, with_kwargs=True))
         for index, layer in enumerate(self.layers):
             before_layer = functools.partial(self.before_layer, index)
             handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
@@ -140,6 +146,8 @@ class LayerPruner:
         if run is None:
             return None
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
+        if index == 0:
+            run.now = self.positions
         if run.step is None:
             if index == 0:
                 self._start(run, hidden, kwargs)
@@ -163,9 +171,16 @@ class LayerPruner:
         segment = run.segments[0] = run.segments[0].to(hidden.device)
         # With a device map the rotary embedding may have a device of its own.
         cos, sin = kwargs["position_embeddings"]
-        segment.rotary, run.positions = (cos.to(hidden.device), sin.to(hidden.device)), kwargs["position_ids"]
+        segment.rotary, run.positions = (cos.to(hidden.device), sin.to(hidden.device)), run.now
         if run.shared is not None:
             hidden, segment.rotary, run.positions = run.shared.embeds, run.shared.rotary, run.shared.positions
+        if run.positions is None:
+            raise broken("the decoder was not seen to rotate its tokens")
+        if run.positions.ndim > 2 and any(any(step.made) for step in run.steps.values()):
+            raise ValueError(
+                f"{self.method.name} merges tokens, and this model's positions have {len(run.positions)} axes, on "
+                "which a merged token has no place: use a method or variant that only drops tokens"
+            )
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
@@ -196,7 +211,7 @@ class LayerPruner:
         segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)
         run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
         self.ahead.keep(None if any(made) else order)
-        segment.rotary = self._prefill_rotary(before, segment, hidden, order)
+        segment.rotary = self._prefill_rotary(run, segment, hidden, order)
         run.segments.append(segment)
         run.first_layers.append(index)
         self.trace.kept[index - 1] = segment.kept()
@@ -270,12 +285,12 @@ class LayerPruner:
             to_text = to_text * (row_mask[:, None, :, None] & text_mask[:, None, None, :])
 
         def rotary() -> tuple[Rotary, Rotary]:
-            positions = segment.positions(None)
-            if self.method.positions == "keep":
-                assert run.positions is not None
-                positions = run.positions.to(query.device).expand(len(index), -1).gather(1, segment.ids)
+            assert run.positions is not None
+            numbered = original if self.method.positions == "keep" else renumbered
+            positions = numbered(run.positions, segment)
             # In float32, whatever the model computes in: where decay is nearly 0, rounding would make it 0.
-            cos, sin = self._rotate(query.new_empty(0, dtype=torch.float32), positions.expand(len(index), -1))
+            shape = (*positions.shape[:-2], len(index), segment.length)
+            cos, sin = self._rotate(query.new_empty(0, dtype=torch.float32), positions.expand(shape))
             last = slice(segment.length - rows, None)
             return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
 
@@ -292,18 +307,30 @@ class LayerPruner:
 
     # Positions and masks -----------------------------------------------------------------------------------------
 
-    def _prefill_rotary(self, before: Segment, after: Segment, hidden: Tensor, order: Tensor) -> Rotary:
+    def _before_rotary(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
+        self.positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
+
+    def _prefill_rotary(self, run: Run, after: Segment, hidden: Tensor, order: Tensor) -> Rotary:
         if self.method.positions == "keep":
-            assert before.rotary is not None
-            cos, sin = before.rotary
-            return gather_tokens(cos, order), gather_tokens(sin, order)
-        return self._rotate(hidden, after.positions(None))
+            rotary = run.segments[-1].to(hidden.device).rotary
+            assert rotary is not None
+            return gather_tokens(rotary[0], order), gather_tokens(rotary[1], order)
+        assert run.positions is not None
+        if run.positions.ndim > 2:
+            run.closed_up[len(run.segments)] = closed_up(run.positions, after)
+        return self._rotate(hidden, renumbered(run.positions, after))
 
     def _decode_rotary(self, run: Run, current: int, hidden: Tensor) -> Rotary:
-        """The new token's position at a layer is the number of real tokens that layer has cached."""
+        """The new token's position at a layer is the number of real tokens that layer has cached; or, where positions
+        have several axes, the model's own moved down by what was closed up.
+        """
         if current not in run.decode:
-            positions = run.segments[current].positions(run.step)
-            run.decode[current] = self._rotate(hidden, positions.to(hidden.device))
+            if current in run.closed_up:
+                assert run.now is not None
+                positions = run.now.to(hidden.device) - run.closed_up[current].to(hidden.device)
+            else:
+                positions = run.segments[current].positions(run.step).to(hidden.device)
+            run.decode[current] = self._rotate(hidden, positions)
         return run.decode[current]
 
     def _rotate(self, hidden: Tensor, positions: Tensor) -> Rotary:
