@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -15,3 +16,8 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0)
+
+
+def default_interrupt() -> None:
+    """For a new process: Ctrl+C interrupts it, even where the tests run in a shell's background, which ignores that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

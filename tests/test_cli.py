@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from lmms_tiny import save_tiny_llava
-from shell import call
+from shell import call, default_interrupt
 from sweep_folder import good, write_sweep
 
 import adaptinfer_eval as ae
@@ -185,6 +185,7 @@ def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=default_interrupt,
     )
     while not list(tmp_path.glob("out/journal/*.jsonl")) and process.poll() is None:
         time.sleep(0.01)

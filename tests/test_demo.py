@@ -19,7 +19,7 @@ from browser import chromium, opened
 from lmms_tiny import save_tiny_internvl
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from shell import call
+from shell import call, default_interrupt
 
 from adaptinfer_eval.analysis.kept.asking import Asker, ask, own_config
 from adaptinfer_eval.demo.answers import Answers, Refused, Row, answers
@@ -62,7 +62,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     online = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
     path = tmp_path_factory.mktemp("demo") / "log"
     with path.open("w") as log:
-        process = psutil.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=online)
+        process = psutil.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=online, preexec_fn=default_interrupt
+        )
         line = process.stdout.readline()
         assert line.startswith("http://127.0.0.1:"), path.read_text()
         yield Demo(process, line.split()[0], path)
