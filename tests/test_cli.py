@@ -173,6 +173,13 @@ def test_where_nothing_can_run_the_reasons_are_said(
     assert errors[-1].startswith("the model can run none of the cells")
 
 
+def test_tasks_of_lmms_eval_are_indexed_without_a_word() -> None:
+    command = [sys.executable, "-m", "adaptinfer_eval.cli", "plan", "mini", "tasks=mini_nope"]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode == 1
+    assert told.stderr.startswith("adaptinfer-eval: tasks: unknown task 'mini_nope'")
+
+
 def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
     checkpoint = save_tiny_llava(tmp_path / "model")
     small = ("methods=vanilla,fastv", "budgets=20", "tasks=mini_mme", "batch_size=1", "workers=1", "limit=200")

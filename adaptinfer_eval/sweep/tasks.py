@@ -58,10 +58,13 @@ def check_tasks(config: SweepConfig, scored: bool = True) -> None:
 def task_manager(config: SweepConfig) -> Any:
     """lmms-eval's task manager, without any data set; SweepError for an unknown task and a group."""
     from lmms_eval.tasks import TaskManager
+    from loguru import logger
 
+    logger.disable("lmms_eval.tasks")  # dozens of its own files are no tasks, and it tells of each
     manager = TaskManager("ERROR", include_path=str(shipped("tasks")), include_defaults=False)
     if not set(config.tasks) <= set(manager.all_tasks):  # upstream's own are slow to index: only where asked for
         manager = TaskManager("ERROR", include_path=str(shipped("tasks")))
+    logger.enable("lmms_eval.tasks")
     for name in config.tasks:
         if name in manager.all_groups:
             raise SweepError(f"tasks: {name} is a group; list its tasks")
