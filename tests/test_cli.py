@@ -198,7 +198,8 @@ def test_ctrl_c_says_that_the_sweep_can_go_on(tmp_path: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, errors
+    # Where the interrupt passes through text that is executed, Python ends by the signal itself: 130 to shells, too.
+    assert process.returncode in (130, -signal.SIGINT), errors
     assert errors.rstrip().splitlines()[-1] == "stopped: the same command goes on where this one stopped"
     assert "Traceback" not in errors
     if "GOMP_SPINCOUNT" in errors:  # said by libgomp when it is loaded, which is what torch has on Linux
