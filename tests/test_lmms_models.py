@@ -15,8 +15,8 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 
+from adaptinfer_eval.backbones.prompts import VICUNA_SYSTEM
 from adaptinfer_eval.models.generation import Generation
-from adaptinfer_eval.models.prompts import VICUNA_SYSTEM
 from adaptinfer_eval.models.requests import Image, RequestError
 
 MINI_MODEL = Path(__file__).parent.parent / "tasks" / "mini" / "model"

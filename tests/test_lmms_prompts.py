@@ -10,9 +10,9 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import save_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer
 
+from adaptinfer_eval.backbones.prompts import VICUNA_SYSTEM, checkpoint_template, vicuna_v1
 from adaptinfer_eval.models.decoding import cut, until_end
 from adaptinfer_eval.models.generation import Generation
-from adaptinfer_eval.models.prompts import VICUNA_SYSTEM, checkpoint_template, vicuna_v1
 from adaptinfer_eval.models.requests import (
     Image,
     Message,

@@ -11,11 +11,11 @@ from lmms_tiny import save_tiny_llava
 from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones.vision import image_tokens
 from adaptinfer_eval.methods.schedule import PERS
 from adaptinfer_eval.sweep.cells import Cell, Setting, plan, prompts_planned_for, settings
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
 from adaptinfer_eval.sweep.shape import model_shape
-from adaptinfer_eval.vision import image_tokens
 
 LLAVA_7B = "{num_layers: 32, hidden_size: 4096, intermediate_size: 11008, vision_tokens: 576}"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones.vision import image_tokens
 from adaptinfer_eval.bench.config import BenchConfig
 from adaptinfer_eval.bench.shapes import BEFORE
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
@@ -19,7 +20,6 @@ from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.files import file_name
 from adaptinfer_eval.sweep.identity import checkpoint_digest, code_digest, compare, engine_digest
 from adaptinfer_eval.sweep.records import read_all, write_json
-from adaptinfer_eval.vision import image_tokens
 
 if TYPE_CHECKING:  # light: records are read without torch
     import torch

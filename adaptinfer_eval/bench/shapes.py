@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.vision import image_tokens
+from adaptinfer_eval.backbones.vision import image_tokens
 
 if TYPE_CHECKING:
     import torch

@@ -9,11 +9,11 @@ from typing import Any
 import gradio as gr
 
 from adaptinfer_eval.analysis.kept.asking import BUDGET, Asker, read_own
+from adaptinfer_eval.backbones.vision import image_tokens
 from adaptinfer_eval.demo.answers import CHOSEN, answers, choices
 from adaptinfer_eval.demo.show import as_html, problem_html
 from adaptinfer_eval.report.page.provenance import toy
 from adaptinfer_eval.sweep.errors import SweepError
-from adaptinfer_eval.vision import image_tokens
 
 HOST = "127.0.0.1"
 THEME = gr.themes.Default(primary_hue="blue").set(  # darker than Gradio's own, to be readable

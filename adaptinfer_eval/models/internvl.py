@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from transformers import AutoProcessor
 from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
 
+from adaptinfer_eval.backbones.prompts import checkpoint_template
+from adaptinfer_eval.backbones.vision import image_tokens
 from adaptinfer_eval.models.base import PrunedModel, method_classes
 from adaptinfer_eval.models.options import whole
-from adaptinfer_eval.models.prompts import checkpoint_template
 from adaptinfer_eval.models.requests import Message
-from adaptinfer_eval.vision import image_tokens
 
 
 class InternVL(PrunedModel):

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from transformers import AutoProcessor
 from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
 
+from adaptinfer_eval.backbones.prompts import checkpoint_template, marked, use_original_tokens, vicuna_v1
+from adaptinfer_eval.backbones.vision import CLASS_TOKENS
 from adaptinfer_eval.models.base import PrunedModel, method_classes
 from adaptinfer_eval.models.options import plain
-from adaptinfer_eval.models.prompts import checkpoint_template, marked, use_original_tokens, vicuna_v1
 from adaptinfer_eval.models.requests import Message
-from adaptinfer_eval.vision import CLASS_TOKENS
 
 
 class Llava(PrunedModel):

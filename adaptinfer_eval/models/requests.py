@@ -11,6 +11,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from adaptinfer_eval.backbones.messages import Image as Image
+from adaptinfer_eval.backbones.messages import Message as Message
+
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -21,17 +24,6 @@ IMAGE_MARK = "<image>"
 
 class RequestError(RuntimeError):
     """A request could not be answered; names it. The cause is chained."""
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image of a message: a PIL image, a path or a URL."""
-
-    source: Any
-
-
-Message = tuple[str, list[str | Image]]
-"""Role ("system", "user" or "assistant") and its text and images in order."""
 
 
 @dataclass(frozen=True)

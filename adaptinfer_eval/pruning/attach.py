@@ -11,10 +11,10 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from adaptinfer_eval.backbones.anatomy import Anatomy, anatomy_of
 from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
-from adaptinfer_eval.pruning.anatomy import Anatomy, anatomy_of
 from adaptinfer_eval.pruning.decoder import DecoderWatch
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache
 
-from adaptinfer_eval.pruning.anatomy import Anatomy
+from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from adaptinfer_eval.backbones.anatomy import Tower
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.seen import from_host, per_sample
-from adaptinfer_eval.pruning.anatomy import Tower
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.trace import Trace
 

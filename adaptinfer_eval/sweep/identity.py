@@ -121,7 +121,8 @@ def _plain(value: Any) -> str:
 
 def engine_digest() -> str:
     """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
-    package = [path for folder in (".", "methods", "pruning", "models") for path in (PACKAGE / folder).glob("*.py")]
+    folders = (".", "methods", "backbones", "pruning", "models")
+    package = [path for folder in folders for path in (PACKAGE / folder).glob("*.py")]
     scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []

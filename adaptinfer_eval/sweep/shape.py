@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from adaptinfer_eval.backbones.vision import image_tokens, merging_layers
 from adaptinfer_eval.models import checkpoint
 from adaptinfer_eval.sweep.config import Shape, SweepConfig, SweepError
-from adaptinfer_eval.vision import image_tokens, merging_layers
 
 LEFT_OUT: dict[str, dict[str, Any]] = {
     "llava": {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"},

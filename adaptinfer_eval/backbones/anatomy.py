@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from adaptinfer_eval.vision import MERGING_TOWERS, image_tokens, merging_layers
+from adaptinfer_eval.backbones.vision import MERGING_TOWERS, image_tokens, merging_layers
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 TEXT_FAMILIES = ("llama", "mistral", "qwen2", "qwen3")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
-from adaptinfer_eval.models.requests import Image, Message
+from adaptinfer_eval.backbones.messages import Image, Message
 
 VICUNA_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
