@@ -20,9 +20,10 @@ from shell import call
 from adaptinfer_eval.analysis.kept.asking import ask
 from adaptinfer_eval.analysis.kept.draw import DIM, enlarged, stage_image, stage_images
 from adaptinfer_eval.analysis.kept.figure_a7 import kept_figure
-from adaptinfer_eval.analysis.kept.picture import as_seen, read_uri, squared
+from adaptinfer_eval.analysis.kept.picture import as_seen, read_uri
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import Stage, read_stages
+from adaptinfer_eval.backbones import make_family
 from adaptinfer_eval.report.asked import asked, read_sweep
 from adaptinfer_eval.report.page.answers import keep_documents
 from adaptinfer_eval.report.page.documents import read_documents
@@ -247,8 +248,8 @@ def test_what_is_wrong_with_a_picture_of_ones_own_is_a_sentence(
 
 def test_vision_tokens_of_internvls_tile_are_the_patches_of_the_stretched_picture(tmp_path: Path) -> None:
     model: Any = load_wrapper(save_tiny_internvl(tmp_path), "internvl", batch_size=1)
-    assert squared("internvl", model.settings()) == "stretch"
-    assert squared("internvl", {"max_patches": 2}) is None
+    assert model.family.square == "stretch"
+    assert make_family("internvl", {"max_patches": 2}).square is None
     wide = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 90, 3), dtype=np.uint8))
     processed = model.processor.image_processor(wide, return_tensors="pt")["pixel_values"]
     stretched = np.asarray(wide.resize((24, 24), Image.Resampling.BICUBIC), np.float32) / 255

@@ -15,7 +15,7 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 
-from adaptinfer_eval.backbones.prompts import VICUNA_SYSTEM
+from adaptinfer_eval.backbones.vicuna import VICUNA_SYSTEM
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.requests import Image, RequestError
 

@@ -10,7 +10,8 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import save_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer
 
-from adaptinfer_eval.backbones.prompts import VICUNA_SYSTEM, checkpoint_template, vicuna_v1
+from adaptinfer_eval.backbones.messages import checkpoint_template
+from adaptinfer_eval.backbones.vicuna import VICUNA_SYSTEM, vicuna_v1
 from adaptinfer_eval.models.decoding import cut, until_end
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.requests import (

@@ -17,7 +17,7 @@ from lmms_tiny import save_tiny_llava
 from PIL import Image
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.models import add_tasks, llava, manifests
+from adaptinfer_eval.models import add_tasks, manifests, wrappers
 
 OWN_METHOD = """
 from dataclasses import dataclass
@@ -65,12 +65,12 @@ def test_every_method_is_a_model_of_both_kinds() -> None:
         chat, simple = (lmms_eval.models.get_model(name, force_simple=kind) for kind in (False, True))
         assert (chat.is_simple, simple.is_simple) == (False, True)
         assert chat.method_name == simple.method_name == method
-        assert getattr(llava, chat.__name__) is chat
+        assert getattr(wrappers, chat.__name__) is chat
 
 
 def test_no_other_attribute_appears() -> None:
     with pytest.raises(AttributeError):
-        _ = llava.LlavaVideo_fastv
+        _ = wrappers.LlavaVideo_fastv
 
 
 def test_an_authors_own_method_needs_no_further_file(install: Callable[[str], None], tmp_path: Path) -> None:

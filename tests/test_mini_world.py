@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from adaptinfer_eval.backbones.prompts import vicuna_v1
+from adaptinfer_eval.backbones.vicuna import vicuna_v1
 from adaptinfer_eval.models.requests import chat_messages, generation_requests
 from adaptinfer_eval.sweep.config import load_config
 from adaptinfer_eval.sweep.tasks import load_tasks

@@ -76,7 +76,7 @@ def test_questions_that_share_a_picture_are_seen_as_one_by_one() -> None:
     model, one, other = llava(), prompt(5, 1, 7, 1), prompt(5, 1, 3, 1)
     other["pixel_values"] = one["pixel_values"]
     inputs = batch([one, other])
-    prefix = shared_prefix(["the same"] * 2, inputs, IMAGE)
+    prefix = shared_prefix(["the same"] * 2, inputs, inputs["input_ids"] == IMAGE)
     assert prefix is not None
     pad_behind(prefix, inputs)
     together = seen(model, inputs, prefix=prefix)

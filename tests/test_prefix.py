@@ -37,7 +37,7 @@ def questions() -> list[dict[str, Tensor]]:
 def together() -> dict[str, Tensor]:
     inputs = batch(questions())
     pictures = [pixels.sum().item() for pixels in inputs["pixel_values"]]
-    assert shared_prefix(pictures, inputs, IMAGE) == PREFIX
+    assert shared_prefix(pictures, inputs, inputs["input_ids"] == IMAGE) == PREFIX
     pad_behind(PREFIX, inputs)
     return inputs
 
@@ -78,7 +78,7 @@ def test_two_images_and_half_precision(name: str, options: dict[str, Any]) -> No
     for other in prompts[1:]:
         other["pixel_values"] = prompts[0]["pixel_values"]
     inputs = batch(prompts)
-    prefix = shared_prefix(["same"] * 3, inputs, IMAGE)
+    prefix = shared_prefix(["same"] * 3, inputs, inputs["input_ids"] == IMAGE)
     assert prefix == SharedPrefix(5 + 2 * IMAGE_TOKENS + 1, (0, 0, 0))
     pad_behind(prefix, inputs)
     ids, logits, _ = answers(model, method, inputs, prefix=prefix)

@@ -14,16 +14,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 from test_bench_table3 import record
-from transformers import LlamaConfig, LlavaConfig
+from transformers import AutoConfig
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones import FAMILIES
+from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.bench.records import write_bench
 from adaptinfer_eval.bench.table3 import TEXT_TOKENS
 from adaptinfer_eval.report.page.answers import keep_documents
 from adaptinfer_eval.report.page.build import report
 from adaptinfer_eval.sweep.config import load_config
 from adaptinfer_eval.sweep.run import run_sweep
-from adaptinfer_eval.sweep.shape import LEFT_OUT
 from adaptinfer_eval.sweep.task_files import description, tasks_in
 
 HEAVY = ("torch", "transformers", "lmms_eval", "datasets", "accelerate", "pandas", "matplotlib", "ray", "gradio")
@@ -120,9 +121,11 @@ def test_plan_knows_a_checkpoint_of_the_hub_without_transformers(tmp_path: Path)
     assert "0.9749" in printed
 
 
-def test_what_a_config_json_leaves_out_is_as_transformers_has_it() -> None:
-    defaults = {"llava": LlavaConfig(), "llama": LlamaConfig()}
-    assert {kind: {key: getattr(defaults[kind], key) for key in left} for kind, left in LEFT_OUT.items()} == LEFT_OUT
+@pytest.mark.parametrize("family", FAMILIES.values())
+def test_what_a_config_json_leaves_out_is_as_transformers_has_it(family: type[Family]) -> None:
+    for kind, left in family.left_out.items():
+        defaults = AutoConfig.for_model(kind)
+        assert {key: getattr(defaults, key) for key in left} == left
 
 
 def test_task_files_tell_tasks_from_groups(tmp_path: Path) -> None:

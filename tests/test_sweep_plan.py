@@ -11,7 +11,7 @@ from lmms_tiny import save_tiny_llava
 from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.backbones.vision import image_tokens
+from adaptinfer_eval.backbones import family_of
 from adaptinfer_eval.methods.schedule import PERS
 from adaptinfer_eval.sweep.cells import Cell, Setting, plan, prompts_planned_for, settings
 from adaptinfer_eval.sweep.config import MethodEntry, SweepConfig, SweepError, load_config
@@ -260,7 +260,8 @@ def test_plan_says_what_a_budget_is_for_several_images() -> None:
     ],
 )
 def test_vision_tokens_are_what_the_tower_makes(family: str, changes: dict[str, Any], tokens: int) -> None:
-    assert image_tokens(AutoConfig.for_model(family, **changes)) == tokens
+    config = AutoConfig.for_model(family, **changes)
+    assert family_of(config).image_tokens(config) == tokens
 
 
 def test_an_absent_checkpoint_needs_a_shape() -> None:

@@ -1,1 +1,56 @@
-"""What differs between model families; the engine, the wrappers and the sweep ask here. Rests on nothing above it."""
+"""Families of vision-language models, one file each: what differs between them, and nothing else knows.
+
+The engine, the wrappers, the sweep, `bench` and the report ask here. The room rests on nothing of the package, and its
+modules import neither torch nor transformers before they must: `plan` and the checks of a checkpoint ask here too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS, ONE_AXIS, THREE_AXES, Anatomy, clip_tower
+from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.backbones.internvl import InternVL
+from adaptinfer_eval.backbones.llava import Llava
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FAMILIES: Mapping[str, type[Family]] = {family.model_type: family for family in (Llava, InternVL)}
+DEFAULT = Llava.model_type
+"""The family that is meant where none is named: the papers'."""
+
+
+def make_family(model_type: str, arguments: Mapping[str, Any]) -> Family:
+    """The family with those of a wrapper's `arguments` that are its own; ValueError where one is not valid."""
+    family = FAMILIES[model_type]
+    own = {field.name for field in dataclasses.fields(family)}
+    return family(**{name: value for name, value in arguments.items() if name in own})
+
+
+def family_of(config: Any) -> Family:
+    """The family of a Hugging Face `config`; ValueError where it is not known."""
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"{config.model_type} is not a model that can be pruned: known are {', '.join(FAMILIES)}")
+    return FAMILIES[config.model_type]()
+
+
+def anatomy_of(model: PreTrainedModel) -> Anatomy:
+    """Find the parts of `model`; ValueError when its family is not supported."""
+    config: Any = model.config
+    kind = config.model_type
+    if kind in MERGING_TOWERS:  # alone: LLaVA reads the output of its last layer but one
+        return Anatomy(text=None, tower=clip_tower(model, config.num_hidden_layers - 1))
+    if kind in FAMILIES and config.text_config.model_type in FAMILIES[kind].decoders:
+        return FAMILIES[kind]().anatomy(model)
+    if kind in ONE_AXIS + THREE_AXES:
+        decoder: Any = model.model if hasattr(model, "lm_head") else model
+        return Anatomy(text=decoder)
+    raise ValueError(
+        f"{type(model).__name__} ({kind}) is not a model that can be pruned; supported are "
+        f"{', '.join(FAMILIES)} over {', '.join(ONE_AXIS)}, these decoders and "
+        f"{', '.join(THREE_AXES)} alone with inputs_embeds and vision_mask=, and {', '.join(MERGING_TOWERS)} "
+        "for methods of the vision tower"
+    )

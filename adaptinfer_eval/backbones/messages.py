@@ -1,7 +1,8 @@
-"""A conversation, whatever the family: roles, and their texts and images in order."""
+"""A conversation, whatever the family; and as text by the chat template of a checkpoint."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,3 +16,17 @@ class Image:
 
 Message = tuple[str, list[str | Image]]
 """Role ("system", "user" or "assistant") and its text and images in order."""
+
+
+def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:
+    """The chat template that the checkpoint's processor carries."""
+    conversation = [
+        {
+            "role": role,
+            "content": [
+                {"type": "image"} if isinstance(part, Image) else {"type": "text", "text": part} for part in content
+            ],
+        }
+        for role, content in messages
+    ]
+    return str(processor.apply_chat_template(conversation, add_generation_prompt=True))

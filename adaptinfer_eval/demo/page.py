@@ -9,7 +9,6 @@ from typing import Any
 import gradio as gr
 
 from adaptinfer_eval.analysis.kept.asking import BUDGET, Asker, read_own
-from adaptinfer_eval.backbones.vision import image_tokens
 from adaptinfer_eval.demo.answers import CHOSEN, answers, choices
 from adaptinfer_eval.demo.show import as_html, problem_html
 from adaptinfer_eval.report.page.provenance import toy
@@ -63,7 +62,7 @@ def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
                 methods = gr.CheckboxGroup(choices(), value=list(CHOSEN), label="Methods", info="Beside vanilla.")
                 budget = gr.Slider(
                     1,
-                    image_tokens(asker.model.model.config),
+                    asker.model.anatomy.image_tokens,
                     value=BUDGET,
                     step=1,
                     label="Budget",

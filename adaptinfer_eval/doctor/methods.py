@@ -113,7 +113,7 @@ class _NoAnswer(Exception):
 
 
 def _answered(worker: Worker, setting: Setting, task: str, docs: tuple[int, ...]) -> list[Row]:
-    worker.add(Shard(task, docs, (Cell("llava", setting, task),)))
+    worker.add(Shard(task, docs, (Cell(worker.config.backbone, setting, task),)))
     rows: list[Row] = []
     for event in worker.events():
         if isinstance(event, Failed):

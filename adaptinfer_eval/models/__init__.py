@@ -12,12 +12,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaptinfer_eval.backbones import FAMILIES
+
 if TYPE_CHECKING:
     from lmms_eval.models.registry_v2 import ModelManifest
 
 METHODS = "adaptinfer_eval.methods"
-FAMILIES = {"llava": "Llava", "internvl": "InternVL"}
-"""Backbone family → prefix of its wrapper classes `<prefix>Chat` and `<prefix>Simple` in the module of that name."""
 
 
 def manifests() -> list[ModelManifest]:
@@ -31,12 +31,12 @@ def manifests() -> list[ModelManifest]:
 
     found = [
         ModelManifest(
-            model_id=f"{method}_{family}",
-            simple_class_path=f"{__name__}.{family}.{prefix}Simple_{method}",
-            chat_class_path=f"{__name__}.{family}.{prefix}Chat_{method}",
+            model_id=f"{method}_{name}",
+            simple_class_path=f"{__name__}.wrappers.{family.title}Simple_{method}",
+            chat_class_path=f"{__name__}.wrappers.{family.title}Chat_{method}",
         )
         for method in sorted({entry.name for entry in entry_points(group=METHODS)})
-        for family, prefix in FAMILIES.items()
+        for name, family in FAMILIES.items()
     ]
     # Its own module is still being imported when it calls us, so it is reached through sys.modules.
     upstream = sys.modules.get("lmms_eval.models")

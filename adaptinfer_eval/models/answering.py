@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -19,6 +18,9 @@ from transformers import BatchFeature
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones import anatomy_of
+from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.backbones.messages import Image, Message
 from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
@@ -27,7 +29,6 @@ from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
-from adaptinfer_eval.models.requests import Image, Message
 from adaptinfer_eval.models.tally import Cost, Tally
 from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
@@ -76,11 +77,12 @@ class Answer:
     cost: Cost
 
 
-class Answering(ABC):
-    """A vision-language model with its processor, and the method that prunes it."""
+class Answering:
+    """A vision-language model of a family with its processor, and the method that prunes it."""
 
-    def __init__(self, method: Method, model: Any, processor: Any) -> None:
-        self.method, self.model, self.processor = method, model, processor
+    def __init__(self, method: Method, family: Family, model: Any, processor: Any) -> None:
+        self.method, self.family, self.model, self.processor = method, family, model, processor
+        self.anatomy = anatomy_of(model)
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:  # any will do: padding is masked, and cut off behind an answer
             processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(self._end_tokens()[0])
@@ -97,18 +99,10 @@ class Answering(ABC):
     def method(self, method: Method) -> None:
         self._method, self.tally = method, Tally()
 
-    @abstractmethod
-    def conversation(self, messages: Sequence[Message]) -> str:
-        """The messages as text that ends where the answer begins, one `processor.image_token` per image."""
-
-    def spelled(self, text: str) -> str:
-        """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
-        return text
-
     def prompt(self, messages: Sequence[Message], continuation: str = "", counted: bool = True) -> Prompt:
         """Text and images of a conversation; ValueError when its text holds image tokens of its own."""
         images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
-        text, token = self.conversation(messages), self.processor.image_token
+        text, token = self.family.conversation(messages, self.processor, self._end), self.processor.image_token
         if text.count(token) != len(images):
             raise ValueError(
                 f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: "
@@ -119,7 +113,7 @@ class Answering(ABC):
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
         images = [image for prompt in prompts for image in prompt.images]
-        texts = [self.spelled(prompt.text) for prompt in prompts]
+        texts = [self.family.spelled(prompt.text, self.processor) for prompt in prompts]
         # A chat template may have written what the tokenizer would put before every text.
         begun = {text.startswith(self.tokenizer.bos_token or "\0") for text in texts}
         if len(begun) > 1:
@@ -138,7 +132,7 @@ class Answering(ABC):
         prefix = None
         if images and len(prompts) > 1 and self.shares_prefixes and not self._slides():
             pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
-            prefix = shared_prefix(pictures, inputs, self.processor.image_token_id)
+            prefix = shared_prefix(pictures, inputs, self.anatomy.is_vision(inputs["input_ids"]))
         if prefix is not None:
             pad_behind(prefix, inputs)
         return Batch(prompts, inputs, prefix)
@@ -152,16 +146,16 @@ class Answering(ABC):
         takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
         if "pixel_values" not in batch.inputs or not takes_features:
             return batch
-        pixels = batch.inputs["pixel_values"]
-        if batch.prefix is not None:  # each image once; one may be several tiles, as many for all
-            tiles = torch.arange(len(pixels)).view(len(batch.prompts), -1)
-            pixels = pixels[tiles[batch.prefix.unique].flatten()]
+        shown = self._images_of(batch)
+        first = range(len(shown)) if batch.prefix is None else batch.prefix.first
+        encoded = [image for prompt in sorted(set(first)) for image in shown[prompt]]
+        images = BatchFeature(self.family.picked(batch.inputs, encoded))
         with torch.inference_mode():
-            pixels = pixels.to(self.model.device, self.model.dtype)
-            features = self.model.get_image_features(pixel_values=pixels).pooler_output
+            features = self.family.encode(self.model, images.to(self.model.device, self.model.dtype))
         if batch.prefix is not None:
-            order = tiles[batch.prefix.place].flatten().tolist()
-            features = [features[tile] for tile in order] if isinstance(features, list) else features[order]
+            place = {image: number for number, image in enumerate(encoded)}
+            order = [place[image] for prompt in first for image in shown[prompt]]
+            features = [features[image] for image in order] if isinstance(features, list) else features[order]
         return replace(batch, features=BaseModelOutputWithPooling(pooler_output=features))
 
     def answer(self, batch: Batch, generation: Generation) -> list[Answer]:
@@ -233,17 +227,21 @@ class Answering(ABC):
         mask, features = batch.inputs["attention_mask"], None
         real = mask[number].bool()
         inputs = {k: value[number, real][None] for k, value in batch.inputs.items() if value.shape == mask.shape}
-        tokens = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1)
-        if tokens[number]:
-            pixels = batch.inputs["pixel_values"]  # of tiles that have as many tokens each
-            tiles = tokens // (tokens.sum() // len(pixels))
-            own = slice(int(tiles[:number].sum()), int(tiles[: number + 1].sum()))
-            inputs["pixel_values"] = pixels[own]
+        if "pixel_values" in batch.inputs and (own := self._images_of(batch)[number]):
+            inputs |= self.family.picked(batch.inputs, own)
             if batch.features is not None:
                 encoded: Any = batch.features.pooler_output
-                features = BaseModelOutputWithPooling(pooler_output=encoded[own])
+                features = BaseModelOutputWithPooling(pooler_output=encoded[own[0] : own[-1] + 1])
         other = self._alone(batch.other, number) if isinstance(batch.other, Batch) else batch.other
         return Batch(batch.prompts[number : number + 1], BatchFeature(inputs), None, features, other)
+
+    def _images_of(self, batch: Batch) -> list[list[int]]:
+        """Which of its images each prompt of a batch shows."""
+        return self.family.images_of(batch.inputs, self._vision_tokens(batch))
+
+    def _vision_tokens(self, batch: Batch) -> list[int]:
+        counts: list[int] = self.anatomy.is_vision(batch.inputs["input_ids"]).sum(1).tolist()
+        return counts
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:
         method = self._after_leader(batch) if isinstance(self.method, FollowingMethod) else self.method
@@ -260,7 +258,7 @@ class Answering(ABC):
             raise ValueError(f"{self.method.name} needs other prompts about the same images: load the batch with them")
         other = replace(batch.other, features=batch.features)
         _, trace = self._generate_under(self.method.leader, other, **PREFILL)
-        return self.method.following(outlived(trace, other.inputs["input_ids"] == self.processor.image_token_id))
+        return self.method.following(outlived(trace, self.anatomy.is_vision(other.inputs["input_ids"])))
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
         attached = ae.pruned(self.model, method, prefix=batch.prefix)
@@ -300,7 +298,7 @@ class Answering(ABC):
 
     def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:
         shape = self.model.config.get_text_config()
-        vision = (batch.inputs["input_ids"] == self.processor.image_token_id).sum(1).tolist()
+        vision = self._vision_tokens(batch)
         real = batch.inputs["attention_mask"].sum(1).tolist()
         costs = []
         rows = zip(trace.entering.tolist(), trace.schedules, trace.images, vision, real, strict=True)
@@ -342,6 +340,10 @@ class Answering(ABC):
         if ends is None:
             raise ValueError("the checkpoint names no token that ends an answer: give its tokenizer an eos_token")
         return ends if isinstance(ends, list) else [ends]
+
+    def _end(self) -> str:
+        """What an answer ends with, as text."""
+        return str(self.tokenizer.decode(self._end_tokens()[:1]))
 
     def _pad_token(self) -> int:
         return int(self.tokenizer.pad_token_id)

@@ -1,18 +1,16 @@
 """Pruned vision-language models for lmms-eval: requests in, answers out, in order.
 
 A backbone family says how its processor is loaded and how a conversation is written; a method says how to prune.
-Neither knows the other: `method_classes` crosses them.
+Neither knows the other: `wrappers` crosses them.
 """
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import inspect
 import os
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,13 +21,16 @@ from loguru import logger
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones import make_family
+from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.backbones.options import whole
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.models.answering import Answering, Batch, Prompt
 from adaptinfer_eval.models.checkpoint import check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.groups import check_groups
 from adaptinfer_eval.models.loading import load_model
-from adaptinfer_eval.models.options import make_method, pick_device, pick_dtype, plain, whole
+from adaptinfer_eval.models.options import make_method, pick_device, pick_dtype, plain
 from adaptinfer_eval.models.other_question import other_question
 from adaptinfer_eval.models.pictures import all_of_pictures, stored_pictures
 from adaptinfer_eval.models.requests import (
@@ -54,12 +55,11 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     """
 
     method_name: ClassVar[str]
-    family: ClassVar[str]
-    """The backbone family, which is also what `model_type` in config.json says."""
+    family_type: ClassVar[type[Family]]
 
     def __init__(
         self,
-        pretrained: str,
+        pretrained: str | None = None,
         revision: str = "main",
         dtype: str = "auto",
         attn_implementation: str | None = None,
@@ -67,12 +67,15 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         device: str | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | str | None = None,
-        **method_options: Any,
+        **options: Any,
     ) -> None:
         lmms.__init__(self)
+        choices = {name: plain(value) for name, value in options.items() if name in self._choices()}
+        family = make_family(self.family_type.model_type, choices)
+        method_options = {name: value for name, value in options.items() if name not in choices}
         method = make_method(ae.get_method(self.method_name), method_options, self._own_arguments())
         most = batch_size if plain(max_batch_size) is None else max_batch_size
-        self.batch_size = min(whole("batch_size", batch_size), whole("max_batch_size", most))
+        self.batch_size = min(whole("batch_size", plain(batch_size)), whole("max_batch_size", plain(most)))
         self._rank, self._world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         device_map = plain(device_map)
         if device_map and self._world_size > 1:
@@ -80,26 +83,19 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
                 f"device_map={device_map} spreads one model over the devices that {self._world_size} processes share: "
                 "start one process, or leave device_map out"
             )
-        self.checkpoint = {"pretrained": str(plain(pretrained) or ""), "revision": str(plain(revision) or "main")}
-        check_checkpoint(self.checkpoint["pretrained"], self.checkpoint["revision"], self.family)
+        asked = family.pretrained if pretrained is None else plain(pretrained)
+        self.checkpoint = {"pretrained": str(asked or ""), "revision": str(plain(revision) or "main")}
+        check_checkpoint(self.checkpoint["pretrained"], self.checkpoint["revision"], family.model_type)
         model = load_model(
             **self.checkpoint,
             dtype=pick_dtype(plain(dtype)),
             attn_implementation=plain(attn_implementation),
             device_map=device_map or {"": pick_device(plain(device))},
         )
-        Answering.__init__(self, method, model, self.load_processor(**self.checkpoint))
+        Answering.__init__(self, method, family, model, family.load_processor(**self.checkpoint, config=model.config))
         self._finished = Tally()
         with ae.pruned(self.model, self.method):
             pass  # a method that does not fit the model fails here, before any data is loaded
-
-    @abstractmethod
-    def load_processor(self, pretrained: str, revision: str) -> Any:
-        """The checkpoint's processor, set up for the family's image input."""
-
-    @abstractmethod
-    def settings(self) -> dict[str, Any]:
-        """The family's own choices that answers depend on."""
 
     # What lmms-eval asks for -------------------------------------------------------------------------------------
 
@@ -148,7 +144,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         """All that answers depend on: lmms-eval's response cache finds them by it."""
         dtype = str(self.model.dtype).removeprefix("torch.")
         attention = self.model.config._attn_implementation
-        choices = {"method": self.method, **self.checkpoint, "dtype": dtype, "attn": attention, **self.settings()}
+        choices = {"method": self.method, **self.checkpoint, "dtype": dtype, "attn": attention}
+        choices |= dataclasses.asdict(self.family)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in choices.items())})"
 
     # How ---------------------------------------------------------------------------------------------------------
@@ -186,7 +183,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         """`batch` with other questions about the same images."""
         others = [self._other_prompt(request) for request in requests]
         with self.naming(requests):
-            return replace(batch, other=self.encode(others))
+            return dataclasses.replace(batch, other=self.encode(others))
 
     def _prompt(self, request: Request) -> Prompt:
         with self.naming([request]), all_of_pictures():
@@ -241,20 +238,10 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     @classmethod
     def _own_arguments(cls) -> set[str]:
         """Names of the model arguments that are not the method's."""
-        inits = [vars(c)["__init__"] for c in cls.__mro__ if issubclass(c, PrunedModel) and "__init__" in vars(c)]
-        parameters = [p for init in inits for p in inspect.signature(init).parameters.values()]
-        return {p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return cls._choices() | {p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD}
 
-
-def method_classes(*bases: type[PrunedModel]) -> Callable[[str], type[PrunedModel]]:
-    """A module's `__getattr__` that makes `<base>_<method>`, for any method: a class of its own per lmms-eval model."""
-
-    @functools.cache
-    def get(name: str) -> type[PrunedModel]:
-        for base in bases:
-            if name.startswith(f"{base.__name__}_"):
-                method = name.removeprefix(f"{base.__name__}_")
-                return type(name, (base,), {"method_name": method, "__module__": base.__module__})
-        raise AttributeError(name)
-
-    return get
+    @classmethod
+    def _choices(cls) -> set[str]:
+        """Names of the model arguments that are the family's."""
+        return {field.name for field in dataclasses.fields(cls.family_type)}

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaptinfer_eval.models import FAMILIES
+from adaptinfer_eval.backbones import FAMILIES
 
 
 class CheckpointError(ValueError):

@@ -55,17 +55,6 @@ def make_method(method: type[Method], options: Mapping[str, Any], other_known: C
     return method(**values)
 
 
-def whole(name: str, given: Any, what: str = "a whole number") -> int:
-    """`given`, a number or one as a text, as a whole number; ValueError unless it is one of at least 1."""
-    try:
-        number = 0.0 if isinstance(given, bool) else float(plain(given))
-    except (TypeError, ValueError):
-        number = 0.0
-    if number < 1 or number % 1:
-        raise ValueError(f"{name}={given}: {what}, at least 1")
-    return int(number)
-
-
 def pick_dtype(name: Any) -> str:
     """`name`, if torch knows a floating-point type by it, or "auto"; else a ValueError."""
     import torch

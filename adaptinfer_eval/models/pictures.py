@@ -22,7 +22,7 @@ _NAMES = ("imageId", "image_id")
 
 
 def read_picture(source: Any) -> PIL.Image.Image:
-    """A picture (Pillow's, a path, a URL) as LLaVA and InternVL read it: `Image.open(path).convert("RGB")`.
+    """A picture (Pillow's, a path, a URL) as models' own code reads it: `Image.open(path).convert("RGB")`.
 
     So the colour that is stored below transparent pixels shows, and a picture is not turned by what EXIF says of the
     camera. Pillow keeps a note of the transparent colour behind `convert`; without it nobody lays white under it later.
@@ -70,13 +70,13 @@ def stored_pictures(documents: Mapping[str, Mapping[str, Any]]) -> Callable[[Req
     return picture
 
 
-def shared_prefix(pictures: Sequence[Hashable], inputs: Mapping[str, Tensor], image_token: int) -> SharedPrefix | None:
+def shared_prefix(pictures: Sequence[Hashable], inputs: Mapping[str, Tensor], is_image: Tensor) -> SharedPrefix | None:
     """What the prompts of a left-padded batch begin with, up to the end of their images; None if no two begin alike.
 
-    `pictures`: of each prompt. All prefixes must be of one length, with text behind each.
+    `pictures`: of each prompt. `is_image` (B, L): where vision tokens stand. All prefixes must be of one length, with
+    text behind each.
     """
     ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
-    is_image = ids == image_token
     counts = set(is_image.sum(1).tolist())
     lengths = set(torch.where(is_image, real.cumsum(1), 0).amax(1).tolist())
     if len(lengths) > 1 or len(counts) > 1 or is_image[:, -1].any() or not is_image.any():

@@ -11,7 +11,8 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from adaptinfer_eval.backbones.anatomy import Anatomy, anatomy_of
+from adaptinfer_eval.backbones import anatomy_of
+from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
@@ -35,9 +36,9 @@ def pruned(
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
-    `model`: a LLaVA or InternVL, a bare decoder fed `inputs_embeds` (then `vision_mask`, bool (B, L), is True on its
-    vision tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the last
-    prefill kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
+    `model`: of a family in `backbones`, a bare decoder fed `inputs_embeds` (then `vision_mask`, bool (B, L), is True on
+    its vision tokens), or a bare CLIPVisionModel (for methods that merge there). The yielded `Trace` tells what the
+    last prefill kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
 
     `prefix`: what prompts of the block's first batch begin with alike. It is computed once, up to the first layer that
     prunes; answers stay the same, but logits and hidden states are those of the questions alone. Without effect on
@@ -100,8 +101,8 @@ def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace
     stack.enter_context(intercepted(config._attn_implementation, pruner.observe))
     for handle in pruner.hook():
         stack.callback(handle.remove)
-    if anatomy.projector is not None:
-        stack.callback(anatomy.projector.register_forward_hook(pruner.restore_length).remove)
+    if tower.projector is not None:
+        stack.callback(tower.projector.register_forward_hook(pruner.restore_length).remove)
     return pruner
 
 

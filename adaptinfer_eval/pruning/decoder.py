@@ -102,7 +102,7 @@ class DecoderWatch:
         ids = named.get("inputs") if named.get("input_ids") is None else named["input_ids"]
         if ids is None:
             return  # the tower will say so
-        counts = (ids == self.anatomy.image_token).sum(1) // self.anatomy.image_tokens
+        counts = self.anatomy.is_vision(ids).sum(1) // self.anatomy.image_tokens
         self.tower.expect(counts.tolist())
 
     def _before_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
@@ -213,8 +213,8 @@ class DecoderWatch:
         return self.layers.observe(original, module, query, key, value, attention_mask, kwargs)
 
     def _vision_mask(self, tokens: Tensor) -> Tensor:
-        ids, image_token = self.input_ids, self.anatomy.image_token
-        mask = self.given_mask if ids is None or image_token is None else ids == image_token
+        ids, known = self.input_ids, self.anatomy.vision_ids
+        mask = self.given_mask if ids is None or not known else self.anatomy.is_vision(ids)
         if mask is None:
             raise ValueError("inputs_embeds do not say where the vision tokens are: pass vision_mask= to pruned()")
         rows, length = tokens.shape[:2]

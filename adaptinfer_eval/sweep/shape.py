@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-from adaptinfer_eval.backbones.vision import image_tokens, merging_layers
+from adaptinfer_eval.backbones import FAMILIES, family_of
 from adaptinfer_eval.models import checkpoint
 from adaptinfer_eval.sweep.config import Shape, SweepConfig, SweepError
-
-LEFT_OUT: dict[str, dict[str, Any]] = {
-    "llava": {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"},
-    "llama": {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008},
-}
-"""What the config.json of LLaVA-1.5-7B leaves out: transformers' defaults by model type, known without importing it."""
 
 
 def check_checkpoint(config: SweepConfig, download: bool = True) -> dict[str, Any] | None:
@@ -31,7 +26,7 @@ def model_shape(config: SweepConfig) -> Shape:
         if config.shape is None:
             raise SweepError(f"{config.pretrained} is not on this machine: download it, or state its `shape`")
         return config.shape
-    named = _named(written)
+    named = _named(written, FAMILIES[config.backbone].left_out)
     try:
         return _shape(named, named.text_config)
     except (AttributeError, TypeError, ValueError):  # not all is said, or it is no model's: transformers knows more
@@ -45,21 +40,22 @@ def model_shape(config: SweepConfig) -> Shape:
         ) from error
 
 
-def _named(written: Any) -> Any:
+def _named(written: Any, left_out: Mapping[str, Mapping[str, Any]]) -> Any:
     """JSON with its objects' keys as names, and what transformers adds to them."""
     if not isinstance(written, dict):
         return written
-    told = {**LEFT_OUT.get(str(written.get("model_type")), {}), **written}
-    return SimpleNamespace(**{key: _named(value) for key, value in told.items()})
+    told = {**left_out.get(str(written.get("model_type")), {}), **written}
+    return SimpleNamespace(**{key: _named(value, left_out) for key, value in told.items()})
 
 
 def _shape(found: Any, text: Any) -> Shape:
+    family = family_of(found)
     return Shape(
         num_layers=text.num_hidden_layers,
         hidden_size=text.hidden_size,
         intermediate_size=text.intermediate_size,
-        vision_tokens=image_tokens(found),
-        merging_layers=merging_layers(found),
+        vision_tokens=family.image_tokens(found),
+        merging_layers=family.merging_layers(found),
     )
 
 

@@ -159,7 +159,7 @@ class Worker:
         set_seed(self.config.seed_of(cell.setting.seed))  # each batch by itself: others may have been answered before
         with self.model.naming(requests):
             answers, trace = self.model.traced_answer(batch, Generation.read(requests[0].generation))
-        is_vision = batch.inputs["input_ids"] == self.model.processor.image_token_id
+        is_vision = self.model.anatomy.is_vision(batch.inputs["input_ids"])
         kept = kept_tokens(trace, is_vision, [len(prompt.images) for prompt in batch.prompts])
         lines = [
             {"doc": doc, "text": answer.text, **write_cost(answer.cost), **row}

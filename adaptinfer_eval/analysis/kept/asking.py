@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL.Image import Image as Picture
 
-from adaptinfer_eval.analysis.kept.picture import as_seen, squared
+from adaptinfer_eval.analysis.kept.picture import as_seen
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.methods.following import FollowingMethod
@@ -72,7 +72,7 @@ class Asker:
 
     def __init__(self, config: SweepConfig) -> None:
         self.config, self.model = config, load_wrapper(config)
-        square = squared(config.backbone, self.model.settings())
+        square = self.model.family.square
         assert square is not None  # wrappers cut no tiles unless they are asked to
         self.square = square
 
@@ -92,7 +92,7 @@ class Asker:
         """Of at most `tokens` tokens, under the setting's method; ValueError where that cannot run here."""
         self.model.method = method = setting.build()
         (answer,), trace = self.model.traced_answer(batch, Generation.read({"max_new_tokens": tokens}))
-        (row,) = kept_tokens(trace, batch.inputs["input_ids"] == self.model.processor.image_token_id, [1])
+        (row,) = kept_tokens(trace, self.model.anatomy.is_vision(batch.inputs["input_ids"]), [1])
         return Answer(method.name, answer.text, "", read_stages(row, answer.cost.vision_tokens)), answer.cost
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
-from typing import Any, Literal
 
 from PIL import Image, ImageOps
+
+from adaptinfer_eval.backbones.family import Square
 
 SIDE = 336
 """Pixels: what CLIP ViT-L/14 of LLaVA-1.5 sees. Smaller pictures are kept as they are."""
@@ -15,19 +15,6 @@ LOSSLESS = 128
 """Pixels: pictures up to this size are small enough to be embedded without loss."""
 CLIP_MEAN = (122, 116, 104)
 """The colour that LLaVA-1.5 pads with: CLIP's mean, in 0..255."""
-Square = Literal["pad", "crop", "stretch"]
-"""How a picture becomes square: CLIP's mean colour around it, the central square alone, or both sides made equal."""
-
-
-def squared(backbone: str, model_args: Mapping[str, Any]) -> Square | None:
-    """How a picture becomes the square whose patches are, row by row, its vision tokens; None where they are none.
-
-    `model_args`: of the backbone's wrapper, the default where one is left out. InternVL's tiles are squares one by
-    one: with several to a picture, a token's place in it is not known here.
-    """
-    if backbone == "llava":
-        return "pad" if model_args.get("image_aspect_ratio", "pad") == "pad" else "crop"
-    return "stretch" if int(model_args.get("max_patches", 1)) == 1 else None
 
 
 def as_seen(image: Image.Image, square: Square) -> Image.Image:

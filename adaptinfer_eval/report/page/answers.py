@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaptinfer_eval.analysis.kept.picture import squared
 from adaptinfer_eval.analysis.kept.stages import counts, read_stages
+from adaptinfer_eval.backbones import make_family
 from adaptinfer_eval.report.layouts import Layout, headings_of
 from adaptinfer_eval.report.methods import MethodCell, cells_of, verdict_of
 from adaptinfer_eval.report.page import view
@@ -54,7 +54,7 @@ def questions_section(config: SweepConfig, lines: Sequence[Line], folder: Path) 
     if not chosen:
         return view.Questions(["There is no budget at which two methods differ in which questions they get right."])
     intro = [INTRO.format(sum(len(here) for here in chosen.values())), LEGEND]
-    if squared(config.backbone, config.model_args) is None:
+    if make_family(config.backbone, config.model_args).square is None:
         intro[1] = f"Without pictures: where a vision token of {config.backbone} lies in them is not known here."
     shown: list[view.Question] = []
     images: list[view.Image] = []

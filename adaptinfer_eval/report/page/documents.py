@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaptinfer_eval.analysis.kept.picture import as_seen, data_uri, is_small, squared
+from adaptinfer_eval.analysis.kept.picture import as_seen, data_uri, is_small
+from adaptinfer_eval.backbones import make_family
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.files import write_text
 
@@ -80,7 +81,7 @@ def _loaded(config: SweepConfig, record: Mapping[str, Any], docs: Sequence[int])
 def _document(config: SweepConfig, task: Any, document: Mapping[str, Any]) -> Document:
     answers = document.get("answers")  # TextVQA: of ten people; its doc_to_target names a column that is not there
     target = Counter(answers).most_common(1)[0][0] if isinstance(answers, list) else task.doc_to_target(document)
-    pictures, square = task.doc_to_visual(document), squared(config.backbone, config.model_args)
+    pictures, square = task.doc_to_visual(document), make_family(config.backbone, config.model_args).square
     if len(pictures) != 1 or square is None:
         return Document(str(target))
     seen = as_seen(pictures[0], square)

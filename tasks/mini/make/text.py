@@ -17,7 +17,7 @@ from lmms_eval.tasks.textvqa.utils import textvqa_doc_to_text
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import LlavaImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-from adaptinfer_eval.backbones.prompts import VICUNA_SYSTEM
+from adaptinfer_eval.backbones.vicuna import VICUNA_SYSTEM
 from tasks.mini.make.questions import FAMILIES, Document
 from tasks.mini.make.scene import PATCH, SIDE, draw_scene
 

@@ -1,4 +1,4 @@
-"""Conversations as text and tokens: original LLaVA-1.5's form, or the checkpoint's own chat template."""
+"""Conversations as text and tokens in the form of Vicuna, as original LLaVA-1.5 writes them."""
 
 from __future__ import annotations
 
@@ -67,20 +67,6 @@ def _metaspace(prepend_scheme: str) -> pre_tokenizers.Metaspace:
 _PREPEND = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
 _LLAMA_FORMS = [[repr(_PREPEND), "None"], ["None", repr(_metaspace("always"))], ["None", repr(_metaspace("first"))]]
 """Normalizer and pre-tokenizer of Llama tokenizers: older files', and transformers' with `legacy` and without."""
-
-
-def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:
-    """The chat template that the checkpoint's processor carries."""
-    conversation = [
-        {
-            "role": role,
-            "content": [
-                {"type": "image"} if isinstance(part, Image) else {"type": "text", "text": part} for part in content
-            ],
-        }
-        for role, content in messages
-    ]
-    return str(processor.apply_chat_template(conversation, add_generation_prompt=True))
 
 
 def _flatten(content: Sequence[str | Image], image_token: str) -> str:

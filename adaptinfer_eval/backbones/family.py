@@ -1,0 +1,141 @@
+"""What a family of vision-language models says of itself: its file in this folder answers for it here."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from adaptinfer_eval.backbones.anatomy import ONE_AXIS, Anatomy, clip_tower
+from adaptinfer_eval.backbones.messages import Message, checkpoint_template
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Square = Literal["pad", "crop", "stretch"]
+"""How a picture becomes square: the mean colour around it, the central square alone, or both sides made equal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family(ABC):
+    """A family with the choices that a user has made: its fields, which are also arguments of its models in lmms-eval.
+
+    What is said here holds for a decoder behind a projector, fed as many vision tokens for every image, in whose place
+    an image's placeholders stand. `config` is a checkpoint's, as transformers reads it or as config.json has it.
+    """
+
+    model_type: ClassVar[str]
+    """What config.json calls it, and lmms-eval, behind the method: `fastv_llava`."""
+    title: ClassVar[str]
+    """What its classes in lmms-eval are called, before `Chat` and `Simple`."""
+    pretrained: ClassVar[str]
+    """The checkpoint that is meant where none is named."""
+    decoders: ClassVar[tuple[str, ...]] = ONE_AXIS
+    """The model types of the decoders that it is pruned over."""
+    left_out: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "llama": {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008},
+    }
+    """What config.json leaves out: transformers' defaults by model type, known without importing it."""
+    shapes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Models that are measured with random weights: name → what their config.json says."""
+
+    def __post_init__(self) -> None:
+        """ValueError where a choice is not valid."""
+        for option in fields(self):
+            value = option.metadata["check"](option.name, getattr(self, option.name))
+            object.__setattr__(self, option.name, value)
+
+    @property
+    def square(self) -> Square | None:
+        """How a picture becomes the square whose patches are, row by row, its vision tokens; None where they are none.
+
+        Figures lay kept tokens over a picture by it.
+        """
+        return None
+
+    # From the configuration alone, without torch ------------------------------------------------------------------
+
+    @abstractmethod
+    def image_tokens(self, config: Any) -> int:
+        """Vision tokens of an image in the decoder; ValueError for a vision tower that is not known."""
+
+    def merging_layers(self, config: Any) -> int:
+        """Layers of the vision tower that can merge tokens: those up to the one that is read; 0 where none can."""
+        return 0
+
+    def vision_ids(self, config: Any) -> tuple[int, ...]:
+        """Ids of the placeholders that vision tokens take the place of, the image's first."""
+        return (config.image_token_id,)
+
+    # The model ----------------------------------------------------------------------------------------------------
+
+    def anatomy(self, model: Any) -> Anatomy:
+        """The parts of `model`, the whole one or its multimodal part."""
+        config, inner = model.config, model.model if hasattr(model, "lm_head") else model
+        merging = self.merging_layers(config)
+        return Anatomy(
+            text=inner.language_model,
+            multimodal=inner,
+            tower=clip_tower(inner.vision_tower, merging, inner.multi_modal_projector) if merging else None,
+            vision_ids=self.vision_ids(config),
+            image_tokens=self.image_tokens(config),
+        )
+
+    # How it is asked ----------------------------------------------------------------------------------------------
+
+    def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
+        """The processor of a checkpoint, set up for the family's image input and for the model of `config`."""
+        from transformers import AutoProcessor
+
+        return AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]
+
+    def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
+        """The messages as text that ends where the answer begins, one `processor.image_token` per image.
+
+        `end`: what the model ends an answer with.
+        """
+        return checkpoint_template(messages, processor)
+
+    def spelled(self, text: str, processor: Any) -> str:
+        """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
+        return text
+
+    # Images: what a processor makes of them, and which is whose ---------------------------------------------------
+
+    def images_of(self, inputs: Mapping[str, Tensor], vision_tokens: Sequence[int]) -> list[list[int]]:
+        """Which images of a batch, in the order in which they are encoded, each of its prompts shows.
+
+        `vision_tokens`: of each prompt. What is encoded by itself is an image: with tiles, each of them.
+        """
+        each = sum(vision_tokens) // len(inputs["pixel_values"])
+        ends = [sum(vision_tokens[: number + 1]) // each for number in range(len(vision_tokens))]
+        return [list(range(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def picked(self, inputs: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, Tensor]:
+        """Of a processor's `inputs`, those of some `images`, in their order: what `encode` takes."""
+        return {"pixel_values": inputs["pixel_values"][list(images)]}
+
+    def encode(self, model: Any, images: Mapping[str, Tensor]) -> Any:
+        """Vision tokens of `images` (as `picked`): a tensor (images, tokens, D), or a list of (tokens, D)."""
+        return model.get_image_features(**images).pooler_output
+
+    def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """As a processor would give them; each has `image_tokens`."""
+        import torch
+
+        height, width = pair(config.vision_config.image_size)
+        return {"pixel_values": torch.rand(count, 3, height, width, generator=generator)}
+
+
+def patches(vision: Any) -> int:
+    """Patches of an image in a vision tower of one image size."""
+    (height, width), (high, wide) = pair(vision.image_size), pair(vision.patch_size)
+    return (height // high) * (width // wide)
+
+
+def pair(size: Any) -> tuple[int, int]:
+    """Height and width, where configurations name one number for both."""
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return int(height), int(width)

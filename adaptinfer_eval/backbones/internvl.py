@@ -1,0 +1,48 @@
+"""InternVL (2.5, 3, 3.5) on Hugging Face's own form of its checkpoints, whose names end in -hf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from adaptinfer_eval.backbones.family import Family, Square, patches
+from adaptinfer_eval.backbones.options import number
+
+
+@dataclass(frozen=True, kw_only=True)
+class InternVL(Family):
+    """InternVL over a decoder that the engine prunes; prompts are written by the checkpoint's chat template.
+
+    `max_patches`: tiles of 448 × 448 pixels (256 vision tokens) that an image is cut into, at most. 1, the default,
+    shows the whole image in one tile, so that every image has the same number of vision tokens. InternVL itself goes
+    up to 12. Two tiles or more come with one more that shows the whole image, and a method treats all tiles like as
+    many images: a budget per image is one per tile. Its tower does not merge: the pixel shuffle behind it takes whole
+    squares only.
+    """
+
+    model_type: ClassVar = "internvl"
+    title: ClassVar = "InternVL"
+    pretrained: ClassVar = "OpenGVLab/InternVL3-8B-hf"
+
+    max_patches: int = number(1, "a whole number of tiles")
+
+    @property
+    def square(self) -> Square | None:
+        """Tiles are squares one by one: with several to a picture, a token's place in it is not known here."""
+        return "stretch" if self.max_patches == 1 else None
+
+    def image_tokens(self, config: Any) -> int:
+        """Of a tile."""
+        return int(patches(config.vision_config) * config.downsample_ratio**2)
+
+    def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
+        from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
+
+        processor = super().load_processor(pretrained, revision, config)
+        # Pillow resizes, as in InternVL's own code. Not by backend="pil": the video part has no such backend.
+        processor.image_processor = GotOcr2ImageProcessorPil.from_pretrained(
+            pretrained, revision=revision, max_patches=self.max_patches
+        )
+        # As many placeholders as the model makes features, whether the processor's own file says how many or not.
+        processor.image_seq_length = self.image_tokens(config)
+        return processor
