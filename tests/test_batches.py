@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from families import FAMILIES, crossed
 from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt
 from torch import Tensor
 
@@ -34,8 +35,10 @@ def answers(
     return out.sequences[:, inputs["input_ids"].shape[1] :], torch.stack(out.logits, 1), trace
 
 
-def check_batch_equals_singles(model: Any, method: ae.Method, prompts: list[tuple[int, int, int, int]]) -> None:
-    """`prompts`: the facts of each, as `prompt` takes them."""
+def check_batch_equals_singles(
+    model: Any, method: ae.Method, prompts: list[tuple[int, int, int, int]], rounding: float = 1e-4
+) -> None:
+    """`prompts`: the facts of each, as `prompt` takes them. `rounding`: how far logits may be apart."""
     singles = [prompt(*facts) for facts in prompts]
     together = batch(singles)
     ids, logits, trace = answers(model, method, together)
@@ -47,17 +50,18 @@ def check_batch_equals_singles(model: Any, method: ae.Method, prompts: list[tupl
             mine = trace.kept[layer][row]
             assert (mine[mine >= 0] - padding).tolist() == kept[0].tolist(), f"layer {layer}"
         error = (logits[row] - single_logits[0]).abs().max()
-        assert error < 1e-4, f"row {row}: {error}"
+        assert error < rounding, f"row {row}: {error}"
         assert ids[row].tolist() == single_ids[0].tolist()
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("prompts", [ONE_IMAGE, ANY_IMAGES], ids=["one image", "0, 1 or 2 images"])
-@pytest.mark.parametrize(("name", "options"), METHODS)
+@pytest.mark.parametrize(("family", "name", "options"), crossed(METHODS))
 def test_batch_equals_single(
-    name: str, options: dict[str, Any], prompts: list[tuple[int, int, int, int]], attention: str
+    family: str, name: str, options: dict[str, Any], prompts: list[tuple[int, int, int, int]], attention: str
 ) -> None:
-    check_batch_equals_singles(llava(attention), ae.get_method(name)(**options), prompts)
+    row, method = FAMILIES[family], ae.get_method(name)(**options)
+    check_batch_equals_singles(row.build(attention), method, prompts, row.rounding)
 
 
 @pytest.mark.parametrize(("name", "options"), METHODS)
@@ -93,23 +97,6 @@ def test_grouped_queries_equal_repeated_heads(name: str, options: dict[str, Any]
     assert kept[0] == kept[1]
     assert len(kept[0]) > 0
     assert torch.allclose(logits[0], logits[1], atol=1e-5)
-
-
-@pytest.mark.parametrize(("name", "options"), LAYER_METHODS)
-@torch.no_grad()
-def test_llava_equals_its_decoder_on_the_same_embeddings(name: str, options: dict[str, Any]) -> None:
-    model, method = llava(), ae.get_method(name)(**options)
-    inputs = batch([prompt(*facts) for facts in ANY_IMAGES])
-    with ae.pruned(model, method) as trace:
-        logits = model(**inputs).logits[:, -1]
-    mask = inputs["input_ids"] == model.config.image_token_id
-    features = torch.cat(list(model.model.get_image_features(inputs["pixel_values"]).pooler_output))
-    embeds = model.get_input_embeddings()(inputs["input_ids"])
-    embeds = embeds.masked_scatter(mask[..., None], features)
-    with ae.pruned(model.model.language_model, method, vision_mask=mask) as bare:
-        hidden = model.model.language_model(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])[0]
-    assert torch.allclose(model.lm_head(hidden[:, -1]), logits, atol=1e-5)
-    assert all(torch.equal(trace.kept[layer], bare.kept[layer]) for layer in bare.kept)
 
 
 @pytest.mark.parametrize(("name", "options"), [("tome", {"budget": 40}), ("downsample", {"budget": 20})])

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
+from families import FAMILIES, crossed
+from lmms_tiny import load_wrapper
 from PIL import Image as Picture
 from test_lmms_models import METHODS, ask
 from test_lmms_models import questions as requests
@@ -35,13 +36,13 @@ MIXED = [*DOCUMENTS, {"images": PICTURES, "question": "Is it?"}, {"images": [], 
 
 
 @pytest.fixture(scope="module")
-def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_llava(tmp_path_factory.mktemp("llava"))
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {family: row.save(tmp_path_factory.mktemp(family)) for family, row in FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
-def internvl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_internvl(tmp_path_factory.mktemp("internvl"))
+def llava(checkpoints: dict[str, Path]) -> Path:
+    return checkpoints["llava"]
 
 
 def edited(folder: Path, file: str, changes: dict[str, Any], *gone: str) -> None:
@@ -107,14 +108,15 @@ def test_what_looks_at_a_prompt_sees_the_prompt(llava: Path, name: str, by: str)
     assert [row[0] for row in expected] != [row[0] for row in rows(model, padded)]
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl"])
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_answers_and_traces_one_by_one(llava: Path, internvl: Path, family: str, method: str) -> None:
+@pytest.mark.parametrize(("family", "method", "arguments"), crossed(METHODS.items()))
+def test_every_method_answers_and_traces_one_by_one(
+    checkpoints: dict[str, Path], family: str, method: str, arguments: str
+) -> None:
     """With no, one or two images, and two tiles of an image."""
-    if (family, method) in (("internvl", "tome"), ("llava", "other_question"), ("internvl", "other_question")):
-        pytest.skip("InternVL's tower does not merge; other questions are of documents")
+    if method == "other_question":
+        pytest.skip("other questions are of documents")
     tiles = ",max_patches=2" if family == "internvl" else ""
-    model = load_wrapper(internvl if tiles else llava, family, method, METHODS[method] + tiles)
+    model = load_wrapper(checkpoints[family], family, method, arguments + tiles)
     expected = [
         row for prompt in prompts(model, MIXED) for row in rows(model, model.encode([prompt]), repetition_penalty=3.0)
     ]
@@ -164,12 +166,11 @@ def test_an_option_that_nobody_knows_yet_may_see_the_prompt() -> None:
     assert not {"max_new_tokens", "temperature", "num_beams", "eos_token_id", "use_cache"} & found
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("model_names_the_end", [True, False])
 def test_a_tokenizer_without_pad_token(family: str, model_names_the_end: bool, tmp_path: Path) -> None:
     """As Llama-3's: one prompt, and a batch padded on the left or behind a shared prefix; with penalties, too."""
-    save = {"llava": save_tiny_llava, "internvl": save_tiny_internvl}[family]
-    whole, lacking = (save(tmp_path / name) for name in ("whole", "lacking"))
+    whole, lacking = (FAMILIES[family].save(tmp_path / name) for name in ("whole", "lacking"))
     edited(lacking, "tokenizer_config.json", {}, "pad_token", *(["eos_token"] if model_names_the_end else []))
     if not model_names_the_end:
         edited(lacking, "generation_config.json", {}, "eos_token_id", "pad_token_id")

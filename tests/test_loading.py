@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
+from families import FAMILIES
+from lmms_tiny import load_wrapper
 from PIL import Image as Picture
 from safetensors.torch import load_file, save_file
 from shell import call
@@ -33,7 +34,7 @@ NORM = LAYER_1 + "input_layernorm.weight"
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("saved")
-    return {"llava": save_tiny_llava(folder / "llava"), "internvl": save_tiny_internvl(folder / "internvl")}
+    return {family: row.save(folder / family) for family, row in FAMILIES.items()}
 
 
 def changed(checkpoint: Path, folder: Path, change: Callable[[Weights], None]) -> Path:
@@ -73,7 +74,7 @@ def put(value: float) -> Callable[[Weights], None]:
     return change
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     ("change", "dtype", "message"),
     [
@@ -119,7 +120,7 @@ def with_old_buffers(weights: Weights) -> None:
         weights["vision_tower.vision_model.embeddings.position_ids"] = torch.arange(37)[None]
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name_of", [str, as_on_the_hub, as_saved_since_4_52])
 def test_old_layouts_are_the_same_model(
     saved: dict[str, Path], tmp_path: Path, family: str, name_of: Callable[[str], str]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
-from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
+from families import FAMILIES
+from lmms_tiny import load_wrapper
 from PIL import Image as Picture
 from PIL import ImageFile
 from test_lmms_models import questions
@@ -50,11 +50,10 @@ def stored(image: Picture.Image, kind: str, **options: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    saved: dict[str, Callable[[Path], Path]] = {"llava": save_tiny_llava, "internvl": save_tiny_internvl}
-    return {family: load_wrapper(save(tmp_path_factory.mktemp(family)), family) for family, save in saved.items()}
+    return {family: load_wrapper(row.save(tmp_path_factory.mktemp(family)), family) for family, row in FAMILIES.items()}
 
 
-@pytest.mark.parametrize("family", ["llava", "internvl"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", FILES)
 def test_every_kind_of_file_is_read_as_the_original_reads_it(models: dict[str, Any], family: str, name: str) -> None:
     """As stored, as a path, and behind the conversion that lmms-eval's tasks do."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from families import FAMILIES, crossed
 from lmms_eval.api.instance import Instance
-from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
+from lmms_tiny import load_wrapper
 from PIL import Image as Picture
 from test_lmms_models import METHODS, questions
 from tiny_models import takes_features
@@ -22,16 +22,15 @@ from adaptinfer_eval.models.pictures import pad_behind, shared_prefix, stored_pi
 from adaptinfer_eval.models.requests import Request, generation_requests
 from adaptinfer_eval.pruning.prefix import SharedPrefix
 
-SAVED: dict[str, Callable[[Path], Path]] = {"llava": save_tiny_llava, "internvl": save_tiny_internvl}
 SHOWN = [0, 1, 2, 0, 1, 0, 3]
 """Which picture each document shows."""
-CASES = [(family, method) for family in SAVED for method in METHODS if (family, method) != ("internvl", "tome")]
+CASES = [(family, method) for family, method, _ in crossed(METHODS.items())]
 I, P = 9, 0  # noqa: E741 an image token and padding
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: save(tmp_path_factory.mktemp(family)) for family, save in SAVED.items()}
+    return {family: row.save(tmp_path_factory.mktemp(family)) for family, row in FAMILIES.items()}
 
 
 def documents() -> datasets.Dataset:

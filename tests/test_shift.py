@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lmms_tiny import save_tiny_internvl, save_tiny_llava
+from families import FAMILIES
+from lmms_tiny import save_tiny_llava
 from rich.console import Console
 from test_doctor_data import own_task
 
@@ -28,13 +28,11 @@ from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import load_wrapper
 
 TASKS = ("mini_mme", "mini_scienceqa")
-SAVES = {"llava": save_tiny_llava, "internvl": save_tiny_internvl}
 
 
-@pytest.fixture(scope="module", params=SAVES)
+@pytest.fixture(scope="module", params=FAMILIES)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    save: Callable[..., Path] = SAVES[request.param]
-    return save(tmp_path_factory.mktemp("tiny") / request.param, layers=8)
+    return FAMILIES[request.param].save(tmp_path_factory.mktemp("tiny") / request.param, layers=8)
 
 
 @pytest.fixture(scope="module")

@@ -105,6 +105,8 @@ def test_shipped_checkpoints_are_found_from_anywhere(tmp_path: Path, monkeypatch
     [
         ("tabel1", [], "did you mean 'table1'"),
         ("nowhere/mine.yaml", [], "no configuration file nowhere/mine.yaml"),
+        ("mini", ["backbone=lava"], "no backbone 'lava': did you mean 'llava'"),
+        ("mini", ["model_args.conv=vicuna"], "conv='vicuna': known are vicuna_v1, hf"),
         ("mini", ["budgts=64"], "unknown key 'budgts': did you mean 'budgets'"),
         ("mini", ["shape.layers=3"], "did you mean 'num_layers'"),
         ("mini", ["limit"], "not of the form key=value"),

@@ -15,7 +15,6 @@ from transformers import (
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLVisionConfig,
-    LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
 )
@@ -56,7 +55,7 @@ SIZES: dict[str, Any] = {
 }
 
 
-def llava(attention: str = "sdpa") -> Any:
+def llava(attention: str = "sdpa", family: str = "llama") -> Any:
     torch.manual_seed(0)
     vision = CLIPVisionConfig(
         hidden_size=16,
@@ -70,7 +69,7 @@ def llava(attention: str = "sdpa") -> Any:
     )
     config: Any = LlavaConfig(
         vision_config=vision,
-        text_config=LlamaConfig(**SIZES),
+        text_config=AutoConfig.for_model(family, **SIZES),
         image_token_index=IMAGE,
         image_seq_length=IMAGE_TOKENS,
     )

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from adaptinfer_eval.backbones import DEFAULT, FAMILIES
+from adaptinfer_eval.backbones import DEFAULT, FAMILIES, make_family
 from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 from adaptinfer_eval.sweep.shift import METHOD, measured_already, read_shift
@@ -21,15 +21,6 @@ Whole = Annotated[int, Field(strict=True, gt=0)]
 """Strict, as every number here: `true` is no number, and neither is a text."""
 Budget = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
-
-
-def _known(backbone: str) -> str:
-    if backbone not in FAMILIES:
-        raise ValueError(f"there is no family {backbone!r}{nearest(backbone, FAMILIES)}")
-    return backbone
-
-
-Backbone = Annotated[str, AfterValidator(_known)]
 OWN_KEYS = {key: key for key in ("pretrained", "dtype", "batch_size")} | {
     "max_batch_size": "batch_size",
     "device": "gpus_per_worker",
@@ -90,7 +81,8 @@ class SweepConfig(_Frozen):
     """What a sweep runs. Every key may stand in the YAML file or on the command line."""
 
     name: str = Field(min_length=1)
-    backbone: Backbone = DEFAULT
+    backbone: str = DEFAULT
+    """The family of its model: one of `backbones`."""
     pretrained: str
     """A hub id, or a folder: in the working directory, or among the data shipped here."""
     model_args: dict[str, Scalar] = {}
@@ -150,6 +142,9 @@ class SweepConfig(_Frozen):
 
     @model_validator(mode="after")
     def _unique(self) -> SweepConfig:
+        if self.backbone not in FAMILIES:
+            raise ValueError(f"no backbone {self.backbone!r}{nearest(self.backbone, FAMILIES)}")
+        make_family(self.backbone, self.model_args)  # refuses choices of the family that are not valid
         if not self.pretrained.strip():
             raise ValueError("pretrained is empty: name a checkpoint on the hub, or its folder")
         for key, own in OWN_KEYS.items():
