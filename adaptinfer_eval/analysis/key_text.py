@@ -29,7 +29,7 @@ def key_text_overlap(layers: Sequence[Received]) -> NDArray[Any]:
     device = layers[0].text.device
     mask = layers[0].text_mask  # (B, T)
     importance = torch.stack([layer.text.to(device) for layer in layers], 1).masked_fill(~mask[:, None], -torch.inf)
-    counts = -(-mask.sum(1) // 5)  # in whole numbers: 0.2 × 5 is more than 1 for a computer
+    counts = -(-mask.sum(1) // 5)  # a fifth, rounded up
     order = importance.argsort(stable=True, dim=-1, descending=True)
     first = torch.arange(mask.shape[1], device=device) < counts[:, None]
     key = torch.zeros_like(importance).scatter(2, order, first[:, None].expand(order.shape).float())

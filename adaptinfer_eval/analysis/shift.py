@@ -29,7 +29,7 @@ def shift_counts(layers: Sequence[Received]) -> NDArray[Any]:
     curves = torch.stack([layer.vision.to(device) for layer in layers], -1)  # (B, V, L)
     mask = layers[0].vision_mask
     order = curves.sum(-1).masked_fill(~mask, -torch.inf).argsort(stable=True, dim=1, descending=True)
-    tokens = -(-mask.sum(1) // 10)  # in whole numbers: 0.1 × 30 is more than 3 for a computer
+    tokens = -(-mask.sum(1) // 10)  # a tenth, rounded up
     important = torch.arange(mask.shape[1], device=device) < tokens[:, None]
     best = curves.gather(1, order[..., None].expand(curves.shape)).cpu().double().numpy()
     samples, slots = important.cpu().numpy().nonzero()

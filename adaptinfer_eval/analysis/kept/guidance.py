@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -82,7 +83,7 @@ def recording(method: Method, seen: list[Tensor | None]) -> LayerMethod:
 
 def key_tokens(weights: Tensor) -> NDArray[np.bool_]:
     """(T,): the `SHARE` of the tokens with the largest weights, and all that are as large; none of weight 0."""
-    count = max(1, round(SHARE * len(weights)))
+    count = math.ceil(SHARE * len(weights))
     least = weights.float().topk(count).values[-1]
     key: NDArray[np.bool_] = ((weights >= least) & (weights > 0)).numpy()
     return key
