@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adaptinfer_eval.bench.shapes import SHAPES
 from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
@@ -142,7 +143,7 @@ def bench(
         list[str] | None, typer.Argument(help="key=value: methods, budgets, batch_sizes, attention, dtype, …")
     ] = None,
     pretrained: Annotated[str | None, typer.Option(help="Checkpoint to measure: a hub id or a folder.")] = None,
-    shape: Annotated[str | None, typer.Option(help="llava-1.5-7b, llava-1.5-13b or tiny, with random weights.")] = None,
+    shape: Annotated[str | None, typer.Option(help=f"With random weights: {', '.join(SHAPES)}.")] = None,
 ) -> None:
     """Measure what methods cost in time and memory, beside vanilla in the same run (docs/cost.md)."""
     from adaptinfer_eval.bench.config import bench_config
