@@ -28,22 +28,31 @@ def text_model(family: str) -> Any:
 
 
 class Prompt:
-    """Text, images of some grids with a token between them, text; embeddings (L, D), mask (L,), positions (3, L)."""
+    """Text, images of some grids with a token between them, text; embeddings (L, D), mask (L,), positions (3, L).
 
-    def __init__(self, before: int, grids: Sequence[tuple[int, int, int]], after: int, seed: int) -> None:
+    `apart`: frames of a video are so many positions apart in time. As in Qwen2.5-VL, text goes on behind the larger of
+    height and width, so that the last frames may be later than the text behind them.
+    """
+
+    def __init__(
+        self, before: int, grids: Sequence[tuple[int, int, int]], after: int, seed: int, apart: int = 1
+    ) -> None:
         columns: list[Tensor] = []
         mask: list[bool] = []
+        start = 0
 
         def text(count: int) -> None:
-            start = int(columns[-1].max()) + 1 if columns else 0
+            nonlocal start
             columns.append((start + torch.arange(count)).expand(3, -1))
             mask.extend([False] * count)
+            start += count
 
         text(before)
-        for grid in grids:
-            start = int(columns[-1].max()) + 1
-            columns.append(start + torch.cartesian_prod(*map(torch.arange, grid)).T)
-            mask.extend([True] * int(torch.tensor(grid).prod()))
+        for time, height, width in grids:
+            axes = torch.arange(time) * apart, torch.arange(height), torch.arange(width)
+            columns.append(start + torch.cartesian_prod(*axes).T)
+            mask.extend([True] * (time * height * width))
+            start += max(height, width)
             text(1)
         text(after)
         self.positions, self.mask = torch.cat(columns, 1), torch.tensor(mask)
@@ -53,6 +62,7 @@ class Prompt:
 
 
 PROMPTS = [Prompt(4, [(1, 6, 10)], 7, 1), Prompt(3, [(1, 4, 9), (2, 5, 6)], 9, 2), Prompt(5, [], 8, 3)]
+VIDEO = Prompt(4, [(6, 4, 4)], 6, 4, apart=7)  # nothing stands at most positions after the text
 
 
 def answered(model: Any, method: ae.Method | None, prompts: Sequence[Prompt]) -> tuple[list[Tensor], Any, Any]:
@@ -103,9 +113,9 @@ def by_hand(model: Any, prompt: Prompt, kept: dict[int, list[int]], renumbers: b
                 stay = [i for i, c in enumerate(columns) if c >= length or not prompt.mask[c] or c in kept[number]]
                 hidden, columns = hidden[stay], [columns[i] for i in stay]
                 if renumbers:
-                    of_prompt = [column for column in columns if column < length]
-                    there = sorted({int(value) for column in of_prompt for value in positions[column]})
-                    gone = [value for value in range(there[-1] + 1) if value not in there]
+                    before = {int(value) for column in positions if column < length for value in positions[column]}
+                    left = {int(value) for column in columns if column < length for value in positions[column]}
+                    gone = before - left
                     positions = {
                         column: torch.tensor(
                             [int(old) - sum(value < old for value in gone) for old in positions[column]]
@@ -116,7 +126,7 @@ def by_hand(model: Any, prompt: Prompt, kept: dict[int, list[int]], renumbers: b
     return found
 
 
-@pytest.mark.parametrize("prompt", PROMPTS[:2], ids=["one image", "image and video"])
+@pytest.mark.parametrize("prompt", [*PROMPTS[:2], VIDEO], ids=["one image", "image and video", "frames far apart"])
 @pytest.mark.parametrize(("name", "options"), METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
@@ -151,19 +161,19 @@ def test_batched_is_single(family: str, name: str, options: dict[str, Any]) -> N
     assert cache.get_seq_length(7) == int((trace.entering[:, 7] + text).max()) + 3
 
 
+@pytest.mark.parametrize("prompt", [PROMPTS[1], VIDEO], ids=["image and video", "frames far apart"])
 @pytest.mark.parametrize("name", ["fastv", "random"])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
-def test_a_method_that_keeps_all_changes_nothing(family: str, name: str) -> None:
+def test_a_method_that_keeps_all_changes_nothing(family: str, name: str, prompt: Prompt) -> None:
     """Under both rules: fastv keeps positions, random numbers anew."""
     model = text_model(family)
-    whole, _, _ = answered(model, None, PROMPTS[1:2])
-    tokens = int(PROMPTS[1].mask.sum())
-    method = ae.get_method(name)(schedule=f"1:{tokens}")
-    kept, _, _ = answered(model, method, PROMPTS[1:2])
+    whole, _, _ = answered(model, None, [prompt])
+    method = ae.get_method(name)(schedule=f"1:{int(prompt.mask.sum())}")
+    kept, _, _ = answered(model, method, [prompt])
     assert method.positions == {"fastv": "keep", "random": "renumber"}[name]
     assert all(torch.equal(one, other) for one, other in zip(kept, whole, strict=True))
-    again, _, _ = answered(model, None, PROMPTS[1:2])
+    again, _, _ = answered(model, None, [prompt])
     assert all(torch.equal(one, other) for one, other in zip(again, whole, strict=True))
 
 

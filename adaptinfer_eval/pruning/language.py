@@ -21,7 +21,7 @@ from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_t
 from adaptinfer_eval.pruning.attention import attention_rows
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
-from adaptinfer_eval.pruning.positions import closed_up, original, renumbered
+from adaptinfer_eval.pruning.positions import closed_up, numbered
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
@@ -286,8 +286,7 @@ class LayerPruner:
 
         def rotary() -> tuple[Rotary, Rotary]:
             assert run.positions is not None
-            numbered = original if self.method.positions == "keep" else renumbered
-            positions = numbered(run.positions, segment)
+            positions = numbered(self.method.positions, run.positions, run.segments[0].to(query.device), segment)
             # In float32, whatever the model computes in: where decay is nearly 0, rounding would make it 0.
             shape = (*positions.shape[:-2], len(index), segment.length)
             cos, sin = self._rotate(query.new_empty(0, dtype=torch.float32), positions.expand(shape))
@@ -316,9 +315,10 @@ class LayerPruner:
             assert rotary is not None
             return gather_tokens(rotary[0], order), gather_tokens(rotary[1], order)
         assert run.positions is not None
+        first = run.segments[0].to(hidden.device)
         if run.positions.ndim > 2:
-            run.closed_up[len(run.segments)] = closed_up(run.positions, after)
-        return self._rotate(hidden, renumbered(run.positions, after))
+            run.closed_up[len(run.segments)] = closed_up(run.positions, first, after)
+        return self._rotate(hidden, numbered("renumber", run.positions, first, after))
 
     def _decode_rotary(self, run: Run, current: int, hidden: Tensor) -> Rotary:
         """The new token's position at a layer is the number of real tokens that layer has cached; or, where positions

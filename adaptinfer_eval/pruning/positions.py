@@ -3,10 +3,12 @@
 Most models count tokens along one axis. Multimodal rotary positions (M-RoPE, Qwen-VL) have three, time, height and
 width: an image's tokens share values, and text goes on behind the largest. Numbering tokens 0, 1, 2 … would tear an
 image apart there; anew means that values which no token has on any axis any more are closed up. On one axis that is the
-same.
+same. Values that no token had before, as between a video's frames, stay: with all tokens kept nothing changes.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,39 +16,40 @@ from torch import Tensor
 from adaptinfer_eval.pruning.sequence import Segment
 
 
-def original(whole: Tensor, segment: Segment) -> Tensor:
-    """What the model gave them: (B, n), or (axes, B, n).
+def numbered(rule: Literal["keep", "renumber"], whole: Tensor, first: Segment, left: Segment) -> Tensor:
+    """Positions of the tokens that are `left` of the prompts `first`: (1 or B, n), or (axes, B, n).
 
-    `whole` (1 or B, L) or (axes, 1 or B, L): of the prompts' tokens. Merged tokens had none.
+    `whole` (1 or B, L), or (axes, 1 or B, L): what the model gave to `first`. Merged tokens have none to keep.
     """
+    if rule == "keep":
+        return _original(whole, left)
+    if whole.ndim == 2:
+        return left.positions(None)
+    old = _original(whole, left)
+    return old - (_original(_below(_original(whole, first), first), left) - _below(old, left))
+
+
+def closed_up(whole: Tensor, first: Segment, left: Segment) -> Tensor:
+    """How far what follows the prompt moves down when `whole`, with several axes, is numbered anew: (B, 1)."""
+    before, after = _below(_original(whole, first), first), _below(_original(whole, left), left)
+    return (before.amax((0, 2)) - after.amax((0, 2)))[:, None]
+
+
+def _original(whole: Tensor, segment: Segment) -> Tensor:
+    """Of `whole`, in its last dimension, what belongs to the tokens of `segment`."""
     ids = segment.ids
-    if whole.ndim == 2:
-        return whole.to(ids.device).expand(len(ids), -1).gather(1, ids)
-    return whole.to(ids.device).expand(-1, len(ids), -1).gather(2, ids.expand(len(whole), -1, -1))
+    whole = whole.to(ids.device).expand(*whole.shape[:-2], len(ids), -1)
+    return whole.gather(-1, ids.expand(*whole.shape[:-1], -1))
 
 
-def renumbered(whole: Tensor, segment: Segment) -> Tensor:
-    """Numbered anew: (1 or B, n), or (axes, B, n)."""
-    if whole.ndim == 2:
-        return segment.positions(None)
-    old = original(whole, segment)
-    flat = _real(old, segment).transpose(0, 1).flatten(1)  # (B, axes × n)
-    values, order = flat.sort(1)
-    rank = torch.zeros_like(values)
-    rank[:, 1:] = (values[:, 1:] != values[:, :-1]).cumsum(1)
-    return torch.empty_like(rank).scatter(1, order, rank).view(len(flat), len(old), -1).transpose(0, 1)
-
-
-def closed_up(whole: Tensor, segment: Segment) -> Tensor:
-    """How far text behind the prompt moves down when `whole`, with several axes, is numbered anew: (B, 1)."""
-    old, new = original(whole, segment), renumbered(whole, segment)
-    return (_real(old, segment) - _real(new, segment)).amax((0, 2))[:, None]
-
-
-def _real(positions: Tensor, segment: Segment) -> Tensor:
-    """Positions with padding at the smallest value of the sample, where it changes nothing."""
-    if segment.valid is None:
-        return positions
-    largest = torch.iinfo(positions.dtype).max
-    lowest = positions.masked_fill(~segment.valid, largest).amin((0, 2))[:, None]
-    return torch.where(segment.valid, positions, lowest)
+def _below(positions: Tensor, segment: Segment) -> Tensor:
+    """How many values below each of `positions` (axes, B, n) the tokens have on any axis; 0 on padding."""
+    if segment.valid is not None:  # at the smallest value, where it counts for nothing
+        largest = torch.iinfo(positions.dtype).max
+        smallest = positions.masked_fill(~segment.valid, largest).amin((0, 2))[:, None]
+        positions = torch.where(segment.valid, positions, smallest)
+    values, order = positions.transpose(0, 1).flatten(1).sort(1)  # (B, axes × n)
+    below = torch.zeros_like(values)
+    below[:, 1:] = (values[:, 1:] != values[:, :-1]).cumsum(1)
+    ranks = torch.empty_like(below).scatter(1, order, below)
+    return ranks.view(len(ranks), len(positions), -1).transpose(0, 1)
