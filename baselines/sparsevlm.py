@@ -89,6 +89,8 @@ class SparseVLM(LayerMethod):
         """Mean over heads and raters of the raters' attention."""
         import torch
 
+        from adaptinfer_eval.methods.seen import highest
+
         weights = attention.to_vision
         if self.variant == "plus":
             weights = weights / _rotary_decay(attention)[:, None]
@@ -96,7 +98,7 @@ class SparseVLM(LayerMethod):
         if self.variant == "v1":
             return rated.mean(1)
         heads = min(self.priority_heads, rated.shape[1])
-        looking = (rated * attention.vision_mask[:, None]).sum(2).topk(heads, dim=1).indices
+        looking = highest((rated * attention.vision_mask[:, None]).sum(2), heads)
         return rated.gather(1, looking[..., None].expand(-1, -1, rated.shape[2])).mean(1)
 
     # Recycling (v1) ----------------------------------------------------------------------------------------------
@@ -108,9 +110,11 @@ class SparseVLM(LayerMethod):
         """Cluster the best dropped tokens by density peaks; each cluster becomes the mean of its tokens."""
         import torch
 
+        from adaptinfer_eval.methods.seen import highest
+
         candidates = [_candidates(count) if count else 0 for count in dropped]
         clusters = [_clusters(count) if count else 0 for count in candidates]
-        best = score.topk(max(candidates), dim=1).indices
+        best = highest(score, max(candidates))
         tokens = hidden.gather(1, best[..., None].expand(-1, -1, hidden.shape[2])).float()
         labels = _density_peaks(tokens, candidates, clusters, self.noise)
         member = (labels[..., None] == torch.arange(max(clusters), device=labels.device)).to(tokens.dtype)
@@ -166,7 +170,7 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     delta = distance.masked_fill(~denser, inf).amin(2)
     delta = torch.where(delta.isinf(), farthest, delta)
     peak = (delta * density).masked_fill(~real, -inf)
-    centres = peak.topk(max(clusters), dim=1).indices
+    centres = peak.topk(max(clusters), dim=1).indices  # as in the authors' code, which leaves ties to it
     to_centre = distance.gather(2, centres[:, None, :].expand(-1, len(slots), -1))
     centre_is_real = (slots[: max(clusters)] < wanted)[:, None, :]
     labels = to_centre.masked_fill(~centre_is_real, inf).argmin(2)

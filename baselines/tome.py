@@ -64,11 +64,13 @@ class ToMe(ImageMethod):
         import torch
         from torch.nn import functional as F
 
+        from adaptinfer_eval.methods.seen import highest
+
         unit = F.normalize(keys.float(), dim=-1)
         match = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
         match[:, 0] = -inf
         best, partner = match.max(2)
-        chosen = best.topk(count, dim=1).indices
+        chosen = highest(best, count)
         merged = torch.zeros_like(best, dtype=torch.bool).scatter_(1, chosen, True)
         first_b = best.shape[1] - count
         rows = torch.empty(keys.shape[:2], dtype=torch.long, device=keys.device)

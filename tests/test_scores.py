@@ -123,3 +123,16 @@ def test_scores_of_another_form_are_an_error(scores: Any, got: str) -> None:
         ae.pruned(model, Given(schedule="1:30", scores=scores)),
     ):
         model(**inputs)
+
+
+@torch.no_grad()
+def test_the_first_of_equal_scores_are_kept_in_any_batch() -> None:
+    """A sliding window hides the images from the last token: all scores are 0."""
+    model, embeds = decoder("mistral", sliding_window=6), torch.randn(3, 90, 32)
+    mask = torch.zeros(3, 90, dtype=torch.bool)
+    for row, tokens in enumerate((64, 41, 17)):
+        mask[row, 10 : 10 + tokens] = True
+    for rows in ([0, 1, 2], [0], [1], [2]):
+        with ae.pruned(model, ae.get_method("fastv")(schedule="1:9"), vision_mask=mask[rows]) as trace:
+            model(inputs_embeds=embeds[rows])
+        assert trace.kept[1].tolist() == [list(range(10, 19))] * len(rows)

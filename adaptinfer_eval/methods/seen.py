@@ -66,6 +66,14 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
+def highest(scores: Tensor, count: int) -> Tensor:
+    """Indices of the `count` highest scores of each row, (B, n) → (B, count), from the highest on.
+
+    Equal ones in their order, which `topk` leaves to chance: a row would get others in a batch than alone.
+    """
+    return scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+
+
 def per_sample(counts: Sequence[float], device: torch.device) -> Tensor:
     """Numbers, one per sample, as (B, 1), without waiting for the device."""
     if len(set(counts)) == 1:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.methods.seen import Rotary, gather_tokens, per_sample
+from adaptinfer_eval.methods.seen import Rotary, gather_tokens, highest, per_sample
 
 
 @dataclass
@@ -97,8 +97,8 @@ def _segment(
 
 
 def choose(score: Tensor, segment: Segment, keep: Sequence[int]) -> Tensor:
-    """Mark the `keep[b]` highest scores of each sample: (B, V) bool."""
-    best = score.masked_fill(~segment.vision_mask, -torch.inf).topk(max(keep), dim=1).indices
+    """Mark the `keep[b]` highest scores of each sample, the first of equal ones: (B, V) bool."""
+    best = highest(score.masked_fill(~segment.vision_mask, -torch.inf), max(keep))
     ranks = torch.arange(max(keep), device=score.device) < per_sample(keep, score.device)
     return torch.zeros_like(segment.vision_mask).scatter(1, best, ranks)
 
