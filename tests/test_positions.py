@@ -31,11 +31,18 @@ class Prompt:
     """Text, images of some grids with a token between them, text; embeddings (L, D), mask (L,), positions (3, L).
 
     `apart`: frames of a video are so many positions apart in time. As in Qwen2.5-VL, text goes on behind the larger of
-    height and width, so that the last frames may be later than the text behind them.
+    height and width, so that the last frames may be later than the text behind them. The answer begins at `answer`:
+    behind all, as in Qwen2.5-VL's own forward, or `behind_text`, as in its generate.
     """
 
     def __init__(
-        self, before: int, grids: Sequence[tuple[int, int, int]], after: int, seed: int, apart: int = 1
+        self,
+        before: int,
+        grids: Sequence[tuple[int, int, int]],
+        after: int,
+        seed: int,
+        apart: int = 1,
+        behind_text: bool = False,
     ) -> None:
         columns: list[Tensor] = []
         mask: list[bool] = []
@@ -56,6 +63,7 @@ class Prompt:
             text(1)
         text(after)
         self.positions, self.mask = torch.cat(columns, 1), torch.tensor(mask)
+        self.answer = start if behind_text else int(self.positions.max()) + 1
         generator = torch.Generator().manual_seed(seed)
         self.embeds = torch.randn(len(mask), 32, generator=generator)
         self.steps = torch.randn(3, 32, generator=generator)
@@ -63,6 +71,7 @@ class Prompt:
 
 PROMPTS = [Prompt(4, [(1, 6, 10)], 7, 1), Prompt(3, [(1, 4, 9), (2, 5, 6)], 9, 2), Prompt(5, [], 8, 3)]
 VIDEO = Prompt(4, [(6, 4, 4)], 6, 4, apart=7)  # nothing stands at most positions after the text
+WITHIN = Prompt(4, [(9, 4, 3)], 6, 5, apart=3, behind_text=True)  # the answer, too, is before the last frames
 
 
 def answered(model: Any, method: ae.Method | None, prompts: Sequence[Prompt]) -> tuple[list[Tensor], Any, Any]:
@@ -81,7 +90,7 @@ def answered(model: Any, method: ae.Method | None, prompts: Sequence[Prompt]) ->
         padding = {"attention_mask": valid} if any(pads) else {}
         found = [model(inputs_embeds=embeds, position_ids=positions, **padding, **given).last_hidden_state[:, -1]]
         for step in range(3):
-            now = torch.stack([p.positions.max() + 1 + step for p in prompts]).expand(3, -1)[..., None]
+            now = torch.tensor([p.answer + step for p in prompts]).expand(3, -1)[..., None]
             token = torch.stack([p.steps[step] for p in prompts])[:, None]
             padding = {"attention_mask": pad(valid, (0, step + 1), value=1)} if any(pads) else {}
             found.append(model(inputs_embeds=token, position_ids=now, **padding, **given).last_hidden_state[:, -1])
@@ -101,10 +110,9 @@ def by_hand(model: Any, prompt: Prompt, kept: dict[int, list[int]], renumbers: b
     length, found = len(prompt.mask), []
     for steps in range(4):
         hidden = torch.cat([prompt.embeds, prompt.steps[:steps]])
-        after = prompt.positions.max() + 1 + torch.arange(steps)
         columns = list(range(length + steps))
         positions = {column: prompt.positions[:, column] for column in range(length)}
-        positions |= {length + step: after[step].expand(3) for step in range(steps)}
+        positions |= {length + step: torch.tensor([prompt.answer + step] * 3) for step in range(steps)}
         for number, layer in enumerate(model.layers):
             stacked = torch.stack([positions[column] for column in columns], 1)[:, None]
             rotary = model.rotary_emb(hidden[None], stacked)
@@ -116,9 +124,13 @@ def by_hand(model: Any, prompt: Prompt, kept: dict[int, list[int]], renumbers: b
                     before = {int(value) for column in positions if column < length for value in positions[column]}
                     left = {int(value) for column in columns if column < length for value in positions[column]}
                     gone = before - left
+                    answer = positions.get(length, torch.zeros(1))[0]  # the whole of it moves as its first token does
                     positions = {
                         column: torch.tensor(
-                            [int(old) - sum(value < old for value in gone) for old in positions[column]]
+                            [
+                                int(old) - sum(value < (old if column < length else answer) for value in gone)
+                                for old in positions[column]
+                            ]
                         )
                         for column in columns
                     }
@@ -126,7 +138,11 @@ def by_hand(model: Any, prompt: Prompt, kept: dict[int, list[int]], renumbers: b
     return found
 
 
-@pytest.mark.parametrize("prompt", [*PROMPTS[:2], VIDEO], ids=["one image", "image and video", "frames far apart"])
+@pytest.mark.parametrize(
+    "prompt",
+    [*PROMPTS[:2], VIDEO, WITHIN],
+    ids=["one image", "image and video", "frames far apart", "frames beyond the answer"],
+)
 @pytest.mark.parametrize(("name", "options"), METHODS)
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()
@@ -161,7 +177,9 @@ def test_batched_is_single(family: str, name: str, options: dict[str, Any]) -> N
     assert cache.get_seq_length(7) == int((trace.entering[:, 7] + text).max()) + 3
 
 
-@pytest.mark.parametrize("prompt", [PROMPTS[1], VIDEO], ids=["image and video", "frames far apart"])
+@pytest.mark.parametrize(
+    "prompt", [PROMPTS[1], VIDEO, WITHIN], ids=["image and video", "frames far apart", "frames beyond the answer"]
+)
 @pytest.mark.parametrize("name", ["fastv", "random"])
 @pytest.mark.parametrize("family", FAMILIES)
 @torch.no_grad()

@@ -315,21 +315,21 @@ class LayerPruner:
             assert rotary is not None
             return gather_tokens(rotary[0], order), gather_tokens(rotary[1], order)
         assert run.positions is not None
-        first = run.segments[0].to(hidden.device)
-        if run.positions.ndim > 2:
-            run.closed_up[len(run.segments)] = closed_up(run.positions, first, after)
-        return self._rotate(hidden, numbered("renumber", run.positions, first, after))
+        positions = numbered("renumber", run.positions, run.segments[0].to(hidden.device), after)
+        return self._rotate(hidden, positions)
 
     def _decode_rotary(self, run: Run, current: int, hidden: Tensor) -> Rotary:
         """The new token's position at a layer is the number of real tokens that layer has cached; or, where positions
         have several axes, the model's own moved down by what was closed up.
         """
         if current not in run.decode:
-            if current in run.closed_up:
-                assert run.now is not None
-                positions = run.now.to(hidden.device) - run.closed_up[current].to(hidden.device)
-            else:
-                positions = run.segments[current].positions(run.step).to(hidden.device)
+            positions = run.segments[current].positions(run.step).to(hidden.device)
+            if run.now is not None and run.positions is not None and run.now.ndim > 2:
+                now, device = run.now.to(hidden.device), hidden.device
+                if current not in run.closed_up:
+                    first, segment = run.segments[0].to(device), run.segments[current].to(device)
+                    run.closed_up[current] = closed_up(run.positions, first, segment, now)
+                positions = now - run.closed_up[current].to(device)
             run.decode[current] = self._rotate(hidden, positions)
         return run.decode[current]
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaptinfer_eval.pruning.sequence import Segment
 
@@ -26,13 +27,21 @@ def numbered(rule: Literal["keep", "renumber"], whole: Tensor, first: Segment, l
     if whole.ndim == 2:
         return left.positions(None)
     old = _original(whole, left)
-    return old - (_original(_below(_original(whole, first), first), left) - _below(old, left))
+    before = _below(_original(whole, first), first.valid)
+    return old - (_original(before, left) - _below(old, left.valid))
 
 
-def closed_up(whole: Tensor, first: Segment, left: Segment) -> Tensor:
-    """How far what follows the prompt moves down when `whole`, with several axes, is numbered anew: (B, 1)."""
-    before, after = _below(_original(whole, first), first), _below(_original(whole, left), left)
-    return (before.amax((0, 2)) - after.amax((0, 2)))[:, None]
+def closed_up(whole: Tensor, first: Segment, left: Segment, step: Tensor) -> Tensor:
+    """How far the answer moves down when `whole`, with several axes, is numbered anew: (B, 1).
+
+    `step` (axes, B, 1): where the model puts the first token behind the prompt, which frames of a video may be beyond.
+    """
+    return _values_below(whole, first, step) - _values_below(whole, left, step)
+
+
+def _values_below(whole: Tensor, segment: Segment, step: Tensor) -> Tensor:
+    valid = None if segment.valid is None else F.pad(segment.valid, (0, 1), value=True)
+    return _below(torch.cat([_original(whole, segment), step], 2), valid)[0, :, -1:]
 
 
 def _original(whole: Tensor, segment: Segment) -> Tensor:
@@ -42,12 +51,12 @@ def _original(whole: Tensor, segment: Segment) -> Tensor:
     return whole.gather(-1, ids.expand(*whole.shape[:-1], -1))
 
 
-def _below(positions: Tensor, segment: Segment) -> Tensor:
+def _below(positions: Tensor, valid: Tensor | None) -> Tensor:
     """How many values below each of `positions` (axes, B, n) the tokens have on any axis; 0 on padding."""
-    if segment.valid is not None:  # at the smallest value, where it counts for nothing
+    if valid is not None:  # at the smallest value, where it counts for nothing
         largest = torch.iinfo(positions.dtype).max
-        smallest = positions.masked_fill(~segment.valid, largest).amin((0, 2))[:, None]
-        positions = torch.where(segment.valid, positions, smallest)
+        smallest = positions.masked_fill(~valid, largest).amin((0, 2))[:, None]
+        positions = torch.where(valid, positions, smallest)
     values, order = positions.transpose(0, 1).flatten(1).sort(1)  # (B, axes × n)
     below = torch.zeros_like(values)
     below[:, 1:] = (values[:, 1:] != values[:, :-1]).cumsum(1)
