@@ -14,11 +14,14 @@ from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS, ONE_AXIS, THREE_AX
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.internvl import InternVL
 from adaptinfer_eval.backbones.llava import Llava
+from adaptinfer_eval.backbones.qwen2_vl import Qwen2VL, Qwen25VL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 FAMILIES: Mapping[str, type[Family]] = {family.model_type: family for family in (Llava, InternVL)}
+ANY_SIZE: Mapping[str, type[Family]] = {family.model_type: family for family in (Qwen2VL, Qwen25VL)}
+"""Those that the engine prunes, and no more so far: nothing outside it counts images of unequal numbers of tokens."""
 DEFAULT = Llava.model_type
 """The family that is meant where none is named: the papers'."""
 
@@ -43,14 +46,15 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     kind = config.model_type
     if kind in MERGING_TOWERS:  # alone: LLaVA reads the output of its last layer but one
         return Anatomy(text=None, tower=clip_tower(model, config.num_hidden_layers - 1))
-    if kind in FAMILIES and config.text_config.model_type in FAMILIES[kind].decoders:
-        return FAMILIES[kind]().anatomy(model)
+    family = {**FAMILIES, **ANY_SIZE}.get(kind)
+    if family is not None and config.text_config.model_type in family.decoders:
+        return family().anatomy(model)
     if kind in ONE_AXIS + THREE_AXES:
         decoder: Any = model.model if hasattr(model, "lm_head") else model
         return Anatomy(text=decoder)
     raise ValueError(
         f"{type(model).__name__} ({kind}) is not a model that can be pruned; supported are "
-        f"{', '.join(FAMILIES)} over {', '.join(ONE_AXIS)}, these decoders and "
+        f"{', '.join(FAMILIES)} over {', '.join(ONE_AXIS)}, {', '.join(ANY_SIZE)}, these decoders and "
         f"{', '.join(THREE_AXES)} alone with inputs_embeds and vision_mask=, and {', '.join(MERGING_TOWERS)} "
         "for methods of the vision tower"
     )

@@ -16,6 +16,7 @@ from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.pruning.decoder import DecoderWatch
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
@@ -125,10 +126,13 @@ def _attach_decoder(
         )
     image_tokens = _image_tokens(anatomy, vision_mask)
     fewest = _fewest_images(method, image_tokens)
-    method.entering(len(text.layers), fewest * image_tokens, fewest)  # what does not fit is refused here
+    num_layers = len(text.layers)
     layers = images = None
+    if image_tokens:
+        method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
     if isinstance(method, LayerMethod):
-        layers = LayerPruner(text, method, method.plan(len(text.layers), fewest * image_tokens, fewest), trace, doubts)
+        usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
+        layers = LayerPruner(text, method, usual, trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower), doubts)
@@ -158,6 +162,15 @@ def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) ->
         stack.callback(delattr, model, "generate")
 
 
+def _places(method: LayerMethod, num_layers: int) -> Schedule:
+    """Where the stages are, for images of any size; what they keep, or that they cannot, is planned by the prompt."""
+    if method.schedule is not None:
+        return method.plan(num_layers, method.official_tokens)
+    places = next(iter(method.candidates(num_layers, method.official_tokens)))
+    places.check(num_layers)
+    return places
+
+
 def _fewest_images(method: Method, image_tokens: int) -> int:
     """Images of the smallest prompt that a budget can be for: a budget per prompt may be more than one has tokens."""
     if not isinstance(method, LayerMethod | ImageMethod) or method.per == "image" or not image_tokens:
@@ -166,7 +179,7 @@ def _fewest_images(method: Method, image_tokens: int) -> int:
 
 
 def _image_tokens(anatomy: Anatomy, vision_mask: Tensor | None) -> int:
-    """Vision tokens of an image; for a bare decoder those of the fullest prompt's."""
+    """Vision tokens of an image, 0 where each has its own; for a bare decoder those of the fullest prompt's."""
     if anatomy.multimodal is not None:
         return anatomy.image_tokens
     if vision_mask is None:
