@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,10 @@ class Anatomy:
 
     `tower`: the vision tower, where it can merge tokens. `vision_ids`: the ids of the placeholders that vision tokens
     take the place of, the image's first. `image_tokens`: how many of them are an image, where all images have as many
-    (InternVL: an image is a tile); 0 where they have not, and those that stand side by side are one.
+    (InternVL: an image is a tile); 0 where they have not: those that stand side by side are one, and so are all frames
+    of a prompt's videos.
+    `follows`: arguments of the multimodal module, (B, L), of which `masks` (`create_masks_for_generate` of a model of
+    transformers) makes masks in which tokens of an image see each other whatever their order.
     """
 
     text: PreTrainedModel | None
@@ -44,6 +48,8 @@ class Anatomy:
     tower: Tower | None = None
     vision_ids: tuple[int, ...] = ()
     image_tokens: int = 0
+    follows: tuple[str, ...] = ()
+    masks: Callable[..., Any] | None = None
 
     @property
     def several_axes(self) -> bool:
@@ -51,15 +57,23 @@ class Anatomy:
         return self.text is not None and self.text.config.model_type in THREE_AXES
 
     @property
+    def shares_prefixes(self) -> bool:
+        """Whether what prompts begin with alike can be computed layer by layer, by causal attention alone."""
+        return not (self.several_axes or self.follows or hasattr(self.text, "_deepstack_process"))
+
+    @property
     def layers(self) -> list[nn.Module]:
         return [] if self.text is None else list(self.text.layers)  # type: ignore[arg-type]
 
     def is_vision(self, input_ids: Tensor) -> Tensor:
         """Where vision tokens stand, bool (B, L), in `input_ids` (B, L)."""
-        first, *others = self.vision_ids
-        found = input_ids == first
-        for other in others:
-            found = found | (input_ids == other)
+        return (input_ids == self.vision_ids[0]) | self.is_video(input_ids)
+
+    def is_video(self, input_ids: Tensor) -> Tensor:
+        """Where those of videos stand, bool (B, L)."""
+        found = input_ids.new_zeros(input_ids.shape).bool()
+        for video in self.vision_ids[1:]:
+            found = found | (input_ids == video)
         return found
 
 

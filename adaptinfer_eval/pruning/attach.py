@@ -124,6 +124,11 @@ def _attach_decoder(
             f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
             "use a method that prunes between layers"
         )
+    if anatomy.follows and isinstance(method, ImageMethod):
+        raise ValueError(
+            f"{method.name} drops tokens before the decoder, and {type(text).__name__} shows an image's tokens to each "
+            "other by masks that are made before: use a method that prunes between layers"
+        )
     image_tokens = _image_tokens(anatomy, vision_mask)
     fewest = _fewest_images(method, image_tokens)
     num_layers = len(text.layers)
@@ -132,7 +137,7 @@ def _attach_decoder(
         method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
     if isinstance(method, LayerMethod):
         usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
-        layers = LayerPruner(text, method, usual, trace, doubts)
+        layers = LayerPruner(anatomy, method, usual, trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower), doubts)

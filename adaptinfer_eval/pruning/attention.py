@@ -5,24 +5,42 @@ Only the rows that a method asks for are computed, beside the model's own attent
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
 def attention_rows(
-    query: Tensor, key: Tensor, scaling: float, rows: int, valid: Tensor | None, window: int | None = None
+    query: Tensor, key: Tensor, rows: int, valid: Tensor | None, mask: Tensor | None, given: Mapping[str, Any]
 ) -> Tensor:
-    """Causal attention of the last `rows` tokens over the whole sequence, (B, H, rows, n) float32.
+    """Attention of the last `rows` tokens over the whole sequence, (B, H, rows, n) float32.
 
-    `query` (B, H, rows or more, head size) and `key` (B, H_kv, n, head size) are rotated; `valid` (B, n) is False on
-    padding. `window`: how many tokens back a sliding-window layer sees. In float32 from the product on: in float16 it
-    can pass 65504 where the scaled logits do not.
+    `query` (B, H, rows or more, head size) and `key` (B, H_kv, n, head size) are rotated. `mask`, `given`: what the
+    layer's attention function gets. A mask of four dimensions says who sees whom: decoders may show an image's tokens
+    to each other. Without one attention is causal, as far back as `given` has a window, and not to padding, where
+    `valid` (B, n) is False. In float32 from the product on: in float16 it can pass 65504 where the scaled logits do
+    not.
     """
     batch, heads, queries, size = query.shape
     groups, length = key.shape[1:3]
     # Grouped-query attention: the query heads that share a key head become rows of one product.
     grouped = query[:, :, queries - rows :].reshape(batch, groups, heads // groups * rows, size).float()
-    logits = (grouped @ key.transpose(2, 3).float()).view(batch, heads, rows, length) * scaling
+    logits = (grouped @ key.transpose(2, 3).float()).view(batch, heads, rows, length) * given["scaling"]
+    if softcap := given.get("softcap"):
+        logits = (logits / softcap).tanh() * softcap
+    allowed = _allowed(rows, key, valid, mask, given.get("sliding_window"))
+    # Not -inf: a row of padding alone would become NaN, and NaN survives multiplication by 0.
+    return logits.masked_fill_(~allowed, torch.finfo(torch.float32).min).softmax(-1)
+
+
+def _allowed(rows: int, key: Tensor, valid: Tensor | None, mask: Tensor | None, window: int | None) -> Tensor:
+    """Which columns the last `rows` see, bool, (1 or B, 1, rows, n) or (rows, n)."""
+    length = key.shape[2]
+    if isinstance(mask, Tensor) and mask.ndim == 4:
+        last: Tensor = mask[..., -rows:, :length]
+        return last if last.dtype == torch.bool else last > torch.finfo(last.dtype).min / 2
     columns = torch.arange(length, device=key.device)
     distance = columns[length - rows :, None] - columns
     allowed = distance >= 0
@@ -30,5 +48,4 @@ def attention_rows(
         allowed = allowed & (distance < window)
     if valid is not None:
         allowed = allowed & valid[:, None, None, :]
-    # Not -inf: a row of padding alone would become NaN, and NaN survives multiplication by 0.
-    return logits.masked_fill_(~allowed, torch.finfo(torch.float32).min).softmax(-1)
+    return allowed

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 from transformers import Cache, DynamicCache
 
 from adaptinfer_eval.backbones.anatomy import Anatomy
+from adaptinfer_eval.pruning.deepstack import Removable
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
@@ -55,7 +55,7 @@ class DecoderWatch:
         self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
         self.layers, self.images, self.tower = layers, images, tower
         self.proof = Proof(anatomy.layers)
-        self.input_ids: Tensor | None = None
+        self.given: Mapping[str, Any] = {}  # to the multimodal module, in the forward that is running
         self.prefilling = False
         self.forwards = 0  # of the decoder, in one call of the model
         self.cache: Any = None  # of the forward that is running
@@ -63,9 +63,10 @@ class DecoderWatch:
         self.states: WeakKeyDictionary[Any, Prefilled] = WeakKeyDictionary()
         self.state = Prefilled(None, ())
 
-    def hook(self, model: nn.Module) -> list[RemovableHandle]:
+    def hook(self, model: nn.Module) -> list[Removable]:
         """Follow `model` and the decoder in it."""
-        handles, text = [], self.anatomy.text
+        handles: list[Removable] = []
+        text = self.anatomy.text
         assert text is not None
         if model is not text:
             handles.append(model.register_forward_pre_hook(lambda *_: self._before_model()))
@@ -89,7 +90,7 @@ class DecoderWatch:
 
     def _before_multimodal(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
         named = {**dict(zip(("input_ids", "pixel_values"), args, strict=False)), **kwargs}
-        self.input_ids = named.get("input_ids")
+        self.given = named
         self.expect_images(named)
 
     def expect_images(self, named: Kwargs) -> None:
@@ -107,7 +108,8 @@ class DecoderWatch:
 
     def _before_text(self, module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> tuple[Any, Kwargs]:
         kwargs = {**dict(zip(_TEXT_ARGUMENTS, args, strict=False)), **kwargs}
-        cache, mask = cache_of(kwargs), kwargs.get("attention_mask")
+        # What a multimodal module makes of its mask may be one for each type of layer.
+        cache, mask = cache_of(kwargs), (self.given if self.anatomy.follows else kwargs).get("attention_mask")
         check_mode(module)
         check_cache(cache)
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
@@ -135,7 +137,7 @@ class DecoderWatch:
         return (), kwargs
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
-        prompt = read_prompt(self._vision_mask(tokens), mask, self.anatomy.image_tokens)
+        prompt = self._read(tokens, mask)
         self.trace.kept.clear()
         self.trace.groups.clear()
         self.trace.images = prompt.images
@@ -165,7 +167,7 @@ class DecoderWatch:
         """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
         cache = cache_of(kwargs)
         plain = type(cache) is DynamicCache and not cache.offloading and not any(cache.is_sliding)
-        plain = plain and not self.anatomy.several_axes
+        plain = plain and self.anatomy.shares_prefixes
         return plain and self.images is None and kwargs.get("inputs_embeds") is not None
 
     def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
@@ -212,16 +214,23 @@ class DecoderWatch:
             return original(module, query, key, value, attention_mask, **kwargs)
         return self.layers.observe(original, module, query, key, value, attention_mask, kwargs)
 
-    def _vision_mask(self, tokens: Tensor) -> Tensor:
-        ids, known = self.input_ids, self.anatomy.vision_ids
-        mask = self.given_mask if ids is None or not known else self.anatomy.is_vision(ids)
-        if mask is None:
+    def _read(self, tokens: Tensor, attention_mask: Tensor | None) -> Prompt:
+        ids, known = self.given.get("input_ids"), self.anatomy.vision_ids
+        seen = self.given_mask if ids is None or not known else self.anatomy.is_vision(ids)
+        if seen is None:
             raise ValueError("inputs_embeds do not say where the vision tokens are: pass vision_mask= to pruned()")
         rows, length = tokens.shape[:2]
-        if mask.ndim != 2 or rows % mask.shape[0] or mask.shape[1] != length:
+        if seen.ndim != 2 or rows % seen.shape[0] or seen.shape[1] != length:
             raise ValueError(
-                f"vision_mask is {tuple(mask.shape)}, the prompt {rows} × {length}: they must agree, and without a "
+                f"vision_mask is {tuple(seen.shape)}, the prompt {rows} × {length}: they must agree, and without a "
                 "cache (use_cache=False) a prompt cannot come back with its answer so far"
             )
-        # Beam search repeats every prompt.
-        return mask.to(tokens.device, torch.bool).repeat_interleave(rows // mask.shape[0], 0)
+
+        def for_rows(mask: Tensor) -> Tensor:
+            # Beam search repeats every prompt.
+            return mask.to(tokens.device, torch.bool).repeat_interleave(rows // mask.shape[0], 0)
+
+        videos = None if ids is None or len(known) < 2 else for_rows(self.anatomy.is_video(ids))
+        prompt = read_prompt(for_rows(seen), attention_mask, self.anatomy.image_tokens, videos)
+        follow = {name: self.given[name] for name in self.anatomy.follows if self.given.get(name) is not None}
+        return replace(prompt, follow=follow)

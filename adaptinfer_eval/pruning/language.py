@@ -13,19 +13,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_tokens, per_sample
 from adaptinfer_eval.pruning.attention import attention_rows
+from adaptinfer_eval.pruning.deepstack import Removable, added_deep
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
-from adaptinfer_eval.pruning.masks import causal_mask, pattern_of
-from adaptinfer_eval.pruning.positions import closed_up, numbered
+from adaptinfer_eval.pruning.masks import Masks, causal_mask, pattern_of
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.releases import cache_of
+from adaptinfer_eval.pruning.rotation import Places, Rotation
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, regroup, shorten
 from adaptinfer_eval.pruning.steps import Step, say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
@@ -39,10 +40,9 @@ class Run:
 
     `steps`: what each stage will do. `segments`: the sequence before the first stage, after it, ….
     `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
-    layers get the questions alone. `groups`: as in a trace, after the last stage. `positions` (1 or B, L), or with an
-    axis more in front: of the whole prompts; `closed_up`: by segment, see positions.py. `step`: tokens decoded so far,
-    None in prefill; `now`: the step's position as the model has it. `masks`, `decode`: mask and positions per segment,
-    for this step.
+    layers get the questions alone. `groups`: as in a trace, after the last stage. `places`: where the tokens are.
+    `step`: tokens decoded so far, None in prefill; `now`: the step's position as the model has it. `masks`, `rotary`:
+    by segment and type of layer, for this forward.
     """
 
     prompt: Prompt
@@ -50,41 +50,41 @@ class Run:
     segments: list[Segment]
     first_layers: list[int] = field(default_factory=lambda: [0])
     shared: Shared | None = None
-    positions: Tensor | None = None
-    closed_up: dict[int, Tensor] = field(default_factory=dict)
+    places: Places | None = None
     now: Tensor | None = None
     prepared: Tensor | None = None
     attention: Attention | None = None
     next_id: list[int] = field(default_factory=list)
     groups: Tensor | None = None
-    masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
     step: int | None = None
-    decode: dict[int, Rotary] = field(default_factory=dict)
+    masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
+    rotary: dict[tuple[int, str | None], Rotary] = field(default_factory=dict)
 
     def segment_of(self, layer: int) -> int:
         return max(i for i, first in enumerate(self.first_layers) if first <= layer)
 
 
 class LayerPruner:
-    """Applies one `LayerMethod` to the decoder `text`; `before_layer` is its pre-hook.
+    """Applies one `LayerMethod` to the decoder of a model; `before_layer` is the pre-hook of its layers.
 
     `usual`: the schedule of a prompt as the model makes it. Others keep other numbers after the same layers.
     """
 
-    def __init__(self, text: Any, method: LayerMethod, usual: Schedule, trace: Trace, doubts: Doubts) -> None:
-        self.text, self.method, self.trace, self.doubts = text, method, trace, doubts
-        self.layers: list[nn.Module] = list(text.layers)
+    def __init__(self, anatomy: Anatomy, method: LayerMethod, usual: Schedule, trace: Trace, doubts: Doubts) -> None:
+        self.anatomy, self.method, self.trace, self.doubts = anatomy, method, trace, doubts
+        self.layers = anatomy.layers
         self.plan = functools.cache(functools.partial(method.resolved, len(self.layers)))
         self.stages = {stage.layer for stage in usual}
         ahead = 1 if method.looks_ahead else 0
-        self.observed = {attention_of(self.layers[layer + ahead]) for layer in self.stages}
+        self.observed = {attention_of(self.layers[layer + ahead]): layer + ahead for layer in self.stages}
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
+        self.rotation = Rotation(anatomy.text)
+        self.masks = Masks(anatomy)
         self.run: Run | None = None
-        self.positions: Tensor | None = None  # that the model rotated with last
 
-    def hook(self) -> list[RemovableHandle]:
-        handles = self.ahead.hook()
-        handles.append(self.text.rotary_emb.register_forward_pre_hook(self._before_rotary, with_kwargs=True))
+    def hook(self) -> list[Removable]:
+        handles: list[Removable] = [*self.ahead.hook(), self.rotation.hook()]
+        handles += added_deep(self.anatomy.text, self._segment)
         for index, layer in enumerate(self.layers):
             before_layer = functools.partial(self.before_layer, index)
             handles.append(layer.register_forward_pre_hook(before_layer, with_kwargs=True))
@@ -128,7 +128,7 @@ class LayerPruner:
         self.run = run
         if run is not None:
             run.step = cached - run.segments[0].length
-            run.decode.clear()
+            run.rotary.clear()
             run.masks.clear()
 
     def check(self) -> None:
@@ -147,51 +147,60 @@ class LayerPruner:
             return None
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         if index == 0:
-            run.now = self.positions
+            run.now = self.rotation.now
         if run.step is None:
             if index == 0:
-                self._start(run, hidden, kwargs)
+                self._start(run, hidden)
             elif index - 1 in self.stages:
-                hidden = self._stage(run, index, module, hidden)
+                hidden = self._stage(run, index, module, hidden, kwargs)
         current = run.segment_of(index)
         if current == 0:
             return None
         kwargs = {**kwargs, "attention_mask": self._mask(run, current, index, hidden, kwargs)}
-        if run.step is None:
-            kwargs["position_embeddings"] = run.segments[current].rotary
-        elif self.method.positions == "renumber":
-            kwargs["position_embeddings"] = self._decode_rotary(run, current, hidden)
+        if run.step is None or self.method.positions == "renumber":
+            kwargs["position_embeddings"] = self._rotary(run, current, index, hidden)
         # Flash attention reads position ids that do not start at 0 as packed sequences; layers rotate by cos and sin.
         kwargs["position_ids"] = None
         if args:
             return (hidden, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": hidden}
 
-    def _start(self, run: Run, hidden: Tensor, kwargs: Kwargs) -> None:
-        segment = run.segments[0] = run.segments[0].to(hidden.device)
-        # With a device map the rotary embedding may have a device of its own.
-        cos, sin = kwargs["position_embeddings"]
-        segment.rotary, run.positions = (cos.to(hidden.device), sin.to(hidden.device)), run.now
+    def _start(self, run: Run, hidden: Tensor) -> None:
+        segment, positions = run.segments[0].to(hidden.device), run.now
+        run.segments[0] = segment
         if run.shared is not None:
-            hidden, segment.rotary, run.positions = run.shared.embeds, run.shared.rotary, run.shared.positions
-        if run.positions is None:
+            hidden, positions = run.shared.embeds, run.shared.positions
+        if positions is None:
             raise broken("the decoder was not seen to rotate its tokens")
-        if run.positions.ndim > 2 and any(any(step.made) for step in run.steps.values()):
-            raise ValueError(
-                f"{self.method.name} merges tokens, and this model's positions have {len(run.positions)} axes, on "
-                "which a merged token has no place: use a method or variant that only drops tokens"
-            )
+        if any(any(step.made) for step in run.steps.values()):
+            self._check_merging(positions)
+        run.places = Places(self.method.positions, positions, segment)
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
-    def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor) -> Tensor:
+    def _check_merging(self, positions: Tensor) -> None:
+        if positions.ndim > 2:
+            raise ValueError(
+                f"{self.method.name} merges tokens, and this model's positions have {len(positions)} axes, on "
+                "which a merged token has no place: use a method or variant that only drops tokens"
+            )
+        if self.anatomy.follows:
+            raise ValueError(
+                f"{self.method.name} merges tokens, and in this model an image's tokens see each other, among which a "
+                "merged one has no place: use a method or variant that only drops tokens"
+            )
+        if self.method.positions == "keep":
+            raise ValueError(f"{self.method.name} merges tokens, which have no position to keep: renumber them")
+
+    def _stage(self, run: Run, index: int, module: nn.Module, hidden: Tensor, kwargs: Kwargs) -> Tensor:
         """Prune what layer `index - 1` hands on to layer `index`."""
         method, before = self.method, run.segments[-1].to(hidden.device)
         if run.shared is not None:
             hidden, run.shared = run.shared.join(hidden), None
         if method.looks_ahead:
-            assert before.rotary is not None
-            self.ahead.run(module, hidden, before.rotary, self._rows(run))
+            now = len(run.segments) - 1
+            mask = self._mask(run, now, index, hidden, kwargs) if now else kwargs.get("attention_mask")
+            self.ahead.run(module, hidden, self._rotary(run, now, index, hidden), mask, self._rows(run))
         if run.attention is None:
             raise broken(f"no attention was seen for the stage after layer {index - 1}")
         score = self._score(run.attention, index - 1).to(hidden.device)
@@ -201,8 +210,6 @@ class LayerPruner:
         dropped = [now - kept for now, kept in zip(before.vision, keep, strict=True)]
         merged = into = None
         if any(made):
-            if method.positions == "keep":
-                raise ValueError(f"{method.name} merges tokens, which have no position to keep: renumber them")
             left = score.masked_fill(chosen | ~before.vision_mask, -torch.inf)
             merged, into = method.merge(gather_tokens(hidden, before.vision_index), left, dropped)
             self.doubts.note(merged, f"of tokens merged after layer {index - 1}")
@@ -211,7 +218,6 @@ class LayerPruner:
         segment, hidden, order = shorten(before, hidden, chosen, keep, run.prompt.text_after, merged, made, run.next_id)
         run.next_id = [number + new for number, new in zip(run.next_id, made, strict=True)]
         self.ahead.keep(None if any(made) else order)
-        segment.rotary = self._prefill_rotary(run, segment, hidden, order)
         run.segments.append(segment)
         run.first_layers.append(index)
         self.trace.kept[index - 1] = segment.kept()
@@ -259,7 +265,7 @@ class LayerPruner:
         run = self.run
         if run is not None and run.step is None and module in self.observed:
             if self.ahead.running == self.method.looks_ahead:
-                run.attention = self._attention(run, query, key, kwargs)
+                run.attention = self._attention(run, module, query, key, attention_mask, kwargs)
             if self.ahead.running:
                 raise Seen
         return original(module, query, key, value, attention_mask, **kwargs)
@@ -268,12 +274,14 @@ class LayerPruner:
         """Query rows that the method looks at."""
         return max(run.prompt.text_after) if self.method.queries == "text" else 1
 
-    def _attention(self, run: Run, query: Tensor, key: Tensor, kwargs: Kwargs) -> Attention:
+    def _attention(
+        self, run: Run, module: nn.Module, query: Tensor, key: Tensor, seen_mask: Tensor | None, kwargs: Kwargs
+    ) -> Attention:
         segment = run.segments[-1].to(query.device)
         index, mask, valid = segment.vision_index, segment.vision_mask, segment.valid
         prepared = None if run.prepared is None else run.prepared.to(query.device)
         text, rows = max(run.prompt.text_after), self._rows(run)
-        weights = attention_rows(query, key, kwargs["scaling"], rows, valid, kwargs.get("sliding_window"))
+        weights = attention_rows(query, key, rows, valid, seen_mask, kwargs)
         columns = index[:, None, None, :].expand(-1, weights.shape[1], rows, -1)
         to_vision = weights.gather(3, columns)
         to_text = weights[..., segment.length - text :]
@@ -285,11 +293,11 @@ class LayerPruner:
             to_text = to_text * (row_mask[:, None, :, None] & text_mask[:, None, None, :])
 
         def rotary() -> tuple[Rotary, Rotary]:
-            assert run.positions is not None
-            positions = numbered(self.method.positions, run.positions, run.segments[0].to(query.device), segment)
+            assert run.places is not None
+            positions, kind = run.places.of(segment), self.rotation.kind(self.observed[module])
             # In float32, whatever the model computes in: where decay is nearly 0, rounding would make it 0.
             shape = (*positions.shape[:-2], len(index), segment.length)
-            cos, sin = self._rotate(query.new_empty(0, dtype=torch.float32), positions.expand(shape))
+            cos, sin = self.rotation(query.new_empty(0, dtype=torch.float32), positions.expand(shape), kind)
             last = slice(segment.length - rows, None)
             return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
 
@@ -306,44 +314,31 @@ class LayerPruner:
 
     # Positions and masks -----------------------------------------------------------------------------------------
 
-    def _before_rotary(self, _module: nn.Module, args: tuple[Any, ...], kwargs: Kwargs) -> None:
-        self.positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
-
-    def _prefill_rotary(self, run: Run, after: Segment, hidden: Tensor, order: Tensor) -> Rotary:
-        if self.method.positions == "keep":
-            rotary = run.segments[-1].to(hidden.device).rotary
-            assert rotary is not None
-            return gather_tokens(rotary[0], order), gather_tokens(rotary[1], order)
-        assert run.positions is not None
-        positions = numbered("renumber", run.positions, run.segments[0].to(hidden.device), after)
-        return self._rotate(hidden, positions)
-
-    def _decode_rotary(self, run: Run, current: int, hidden: Tensor) -> Rotary:
-        """The new token's position at a layer is the number of real tokens that layer has cached; or, where positions
-        have several axes, the model's own moved down by what was closed up.
-        """
-        if current not in run.decode:
-            positions = run.segments[current].positions(run.step).to(hidden.device)
-            if run.now is not None and run.positions is not None and run.now.ndim > 2:
-                now, device = run.now.to(hidden.device), hidden.device
-                if current not in run.closed_up:
-                    first, segment = run.segments[0].to(device), run.segments[current].to(device)
-                    run.closed_up[current] = closed_up(run.positions, first, segment, now)
-                positions = now - run.closed_up[current].to(device)
-            run.decode[current] = self._rotate(hidden, positions)
-        return run.decode[current]
-
-    def _rotate(self, hidden: Tensor, positions: Tensor) -> Rotary:
-        cos, sin = self.text.rotary_emb(hidden, position_ids=positions)
-        return cos.to(hidden.device), sin.to(hidden.device)
+    def _rotary(self, run: Run, current: int, index: int, hidden: Tensor) -> Rotary:
+        """cos and sin for layer `index`, which computes segment `current`."""
+        key = (current, self.rotation.kind(index))
+        if key not in run.rotary:
+            assert run.places is not None
+            assert run.now is not None
+            segment, now = run.segments[current].to(hidden.device), run.now.to(hidden.device)
+            places = run.places.of(segment) if run.step is None else run.places.after(current, segment, run.step, now)
+            run.rotary[key] = self.rotation(hidden, places, key[1])
+        return run.rotary[key]
 
     def _mask(self, run: Run, current: int, index: int, hidden: Tensor, kwargs: Kwargs) -> Tensor | None:
         """The attention mask of a shortened segment, built by transformers for its attention implementation."""
-        segment, config = run.segments[current], self.text.config
+        segment, pattern = run.segments[current].to(hidden.device), pattern_of(self.masks.config, index)
         if segment.valid is None and kwargs.get("attention_mask") is None:
             return None
-        pattern = pattern_of(config, index)
         if (current, pattern) not in run.masks:
-            cache = None if run.step is None else cache_of(kwargs)
-            run.masks[current, pattern] = causal_mask(config, index, hidden, segment.mask(run.step), cache)
+            if run.step is None:
+                mask = self.masks.of_prompt(index, hidden, segment, run.prompt.follow)
+            else:
+                mask = causal_mask(self.masks.config, index, hidden, segment.mask(run.step), cache_of(kwargs))
+            run.masks[current, pattern] = mask
         return run.masks[current, pattern]
+
+    def _segment(self) -> Segment | None:
+        """What the layers compute now, in a prefill that has been shortened."""
+        run = self.run
+        return None if run is None or run.step is not None or len(run.segments) == 1 else run.segments[-1]

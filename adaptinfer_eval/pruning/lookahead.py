@@ -39,7 +39,7 @@ class LookAhead:
                     handles.append(projection.register_forward_hook(functools.partial(self._after, name)))
         return handles
 
-    def run(self, layer: Any, hidden: Tensor, rotary: Rotary, rows: int) -> None:
+    def run(self, layer: Any, hidden: Tensor, rotary: Rotary, mask: Tensor | None, rows: int) -> None:
         """Run `layer` up to its attention function, without touching the cache; `rows`: last tokens that ask."""
         # With a device map the next layer may be on another device, which its own hook would move the input to.
         device = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
@@ -50,7 +50,7 @@ class LookAhead:
             layer.self_attn(
                 hidden_states=layer.input_layernorm(hidden),
                 position_embeddings=tuple(part.to(hidden.device) for part in rotary),
-                attention_mask=None,
+                attention_mask=mask,
             )
         except Seen:
             pass

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 
+from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.pruning.releases import CACHE
+from adaptinfer_eval.pruning.sequence import Segment
 
 
 def pattern_of(config: Any, layer: int) -> str:
@@ -34,3 +36,30 @@ def causal_mask(config: Any, layer: int, hidden: Tensor, valid: Tensor | None, c
         **{CACHE: cache},
     )
     return mask
+
+
+class Masks:
+    """Masks of shortened prompts, for the decoder of a model."""
+
+    def __init__(self, anatomy: Anatomy) -> None:
+        self.anatomy, self.config = anatomy, anatomy.text.config  # type: ignore[union-attr]
+
+    def of_prompt(self, layer: int, hidden: Tensor, left: Segment, follow: Mapping[str, Tensor]) -> Tensor | None:
+        """The mask of `layer` for `hidden` (B, n, D), what is `left` of a prompt.
+
+        `follow`: of the whole prompt, what the model's own masks are made from (B, L). It makes these, too: from what
+        of it belongs to the tokens that are left.
+        """
+        if not follow:
+            return causal_mask(self.config, layer, hidden, left.valid)
+        assert self.anatomy.masks is not None
+        masks = self.anatomy.masks(
+            config=self.config,
+            inputs_embeds=hidden,
+            attention_mask=left.valid,
+            position_ids=None,
+            **{CACHE: None},
+            **{name: value.to(hidden.device).gather(1, left.ids) for name, value in follow.items()},
+        )
+        mask: Tensor | None = masks[pattern_of(self.config, layer)] if isinstance(masks, Mapping) else masks
+        return mask

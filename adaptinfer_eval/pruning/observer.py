@@ -79,14 +79,7 @@ class Observer:
         """Handler of the model's attention function."""
         if self.prompt is not None and self.segment is not None and module in self.layer_of:
             self.segment = self.segment.to(query.device)
-            rows = attention_rows(
-                query,
-                key,
-                kwargs["scaling"],
-                max(self.prompt.text_after),
-                self.segment.valid,
-                kwargs.get("sliding_window"),
-            )
+            rows = attention_rows(query, key, max(self.prompt.text_after), self.segment.valid, attention_mask, kwargs)
             layer = self.layer_of[module]
             received = _received(rows, self.prompt, self.segment)
             self.doubts.note(received.vision, f"in layer {layer}")

@@ -25,10 +25,16 @@ def numbered(rule: Literal["keep", "renumber"], whole: Tensor, first: Segment, l
     if rule == "keep":
         return _original(whole, left)
     if whole.ndim == 2:
-        return left.positions(None)
+        return left.positions(None) + start_of(whole, first)
     old = _original(whole, left)
     before = _below(_original(whole, first), first.valid)
     return old - (_original(before, left) - _below(old, left.valid))
+
+
+def start_of(whole: Tensor, first: Segment) -> Tensor:
+    """Where a model with one axis begins to count the prompts `first`, (1 or B, 1): most at 0, PaliGemma at 1."""
+    whole = whole.to(first.ids.device)
+    return whole[:, -1:] - first.positions(None)[:, -1:]
 
 
 def closed_up(whole: Tensor, first: Segment, left: Segment, step: Tensor) -> Tensor:

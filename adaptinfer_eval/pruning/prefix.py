@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptinfer_eval.methods.seen import Rotary, per_sample
+from adaptinfer_eval.methods.seen import per_sample
 from adaptinfer_eval.pruning.masks import causal_mask
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.releases import CACHE, cache_of
@@ -61,13 +61,12 @@ class SharedPrefix:
 class Shared:
     """A computed prefix. `hidden` (U, P, D): what the last layer that ran hands on; `place` (B,): whose is whose.
 
-    `embeds` (B, L, D), `rotary` (1 or B, L, head size) and `positions` (1 or B, L) are those of the whole prompts.
+    `embeds` (B, L, D) and `positions` (1 or B, L) are those of the whole prompts.
     """
 
     hidden: Tensor
     place: Tensor
     embeds: Tensor
-    rotary: Rotary
     positions: Tensor
 
     def join(self, hidden: Tensor) -> Tensor:
@@ -106,4 +105,4 @@ def compute_prefix(
         filled = cache.layers[index]
         filled.batch_select_indices(place.to(filled.keys.device))
     questions = {"inputs_embeds": embeds[:, length:], "position_ids": positions[:, length:]}
-    return {**kwargs, **questions}, Shared(hidden, place, embeds, (cos, sin), positions)
+    return {**kwargs, **questions}, Shared(hidden, place, embeds, positions)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ class Prompt:
 
     Per sample, on the host: `real` tokens, `vision` tokens, the number of `images` that they are of, the column where
     the last one ends (`images_end`), and the tokens of `text_after` it, both 0 without an image.
-    `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image.
+    `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image. `follow`: what masks are
+    made from, (B, L) by name, where a model has them made from more than the order of tokens.
     """
 
     is_vision: Tensor
@@ -25,12 +27,16 @@ class Prompt:
     images_end: list[int]
     text_after: list[int]
     text_mask: Tensor
+    follow: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def read_prompt(is_vision: Tensor, attention_mask: Tensor | None, image_tokens: int = 0) -> Prompt:
+def read_prompt(
+    is_vision: Tensor, attention_mask: Tensor | None, image_tokens: int = 0, is_video: Tensor | None = None
+) -> Prompt:
     """Count the tokens of a batch padded on the left, or between image and text; ValueError if it ends in padding.
 
-    `image_tokens`: of each image. Where they are not known (0), vision tokens that stand side by side are an image.
+    `image_tokens`: of each image. Where they are not known (0), vision tokens that stand side by side are an image, and
+    all those of videos, `is_video` (B, L), are one.
     """
     length = is_vision.shape[1]
     valid = None if attention_mask is None else attention_mask.to(is_vision.device, torch.bool)
@@ -41,7 +47,9 @@ def read_prompt(is_vision: Tensor, attention_mask: Tensor | None, image_tokens: 
     text_after = torch.where(last < 0, 0, behind.sum(1))
     real = torch.full_like(last, length) if valid is None else valid.sum(1)
     unpadded = torch.ones_like(last) if valid is None else valid[:, -1].long()
-    runs = is_vision[:, 0] + (is_vision[:, 1:] & ~is_vision[:, :-1]).sum(1)
+    still = is_vision if is_video is None else is_vision & ~is_video
+    runs = still[:, 0] + (still[:, 1:] & ~still[:, :-1]).sum(1)
+    runs = runs if is_video is None else runs + is_video.any(1)
     counts = torch.stack([real, is_vision.sum(1), last + 1, text_after, unpadded, runs]).tolist()
     if not all(counts[4]):
         raise ValueError("the batch is padded on the right; pad on the left (tokenizer.padding_side = 'left')")

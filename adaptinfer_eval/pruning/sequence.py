@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adaptinfer_eval.methods.seen import Rotary, gather_tokens, highest, per_sample
+from adaptinfer_eval.methods.seen import gather_tokens, highest, per_sample
 
 
 @dataclass
@@ -23,7 +23,6 @@ class Segment:
     `real`, `vision`: tokens and vision tokens per sample, on the host. `ids` (B, n): index of each token in the
     original sequence (merged ones count on from its length). `is_vision` (B, n). `valid` (B, n) is False on padding,
     None where there is none. `vision_index` (B, V): where the vision tokens are, padded; `vision_mask` (B, V).
-    `rotary`: cos and sin of the tokens, set when the positions are known.
     """
 
     real: list[int]
@@ -33,7 +32,6 @@ class Segment:
     valid: Tensor | None
     vision_index: Tensor
     vision_mask: Tensor
-    rotary: Rotary | None = None
 
     @property
     def length(self) -> int:
@@ -51,7 +49,6 @@ class Segment:
             valid=None if self.valid is None else self.valid.to(device),
             vision_index=self.vision_index.to(device),
             vision_mask=self.vision_mask.to(device),
-            rotary=None if self.rotary is None else (self.rotary[0].to(device), self.rotary[1].to(device)),
         )
 
     def positions(self, step: int | None) -> Tensor:
