@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
 from lmms_tiny import save_tiny_internvl, save_tiny_llava
 
 NO_TOWER = "this model has none: use a method that prunes in the language model"
 UNEQUAL = "have unequal numbers of them: use a method that prunes between layers"
 AXES = "numbers them on three axes: use a method that prunes between layers"
-NO_PLACE = "on which a merged token has no place: use a method or variant that only drops tokens"
+NO_PLACE = "a merged token has no place: use a method or variant that only drops tokens"
+
+M_ROPE = {"tome": NO_TOWER, "downsample": AXES, "merging": NO_PLACE}
 
 
 @dataclass(frozen=True)
 class Row:
     """`save(folder, layers)`: a tiny random model with a real tokenizer and processor, as a checkpoint.
 
-    `refuses`: methods that it cannot run, and the reason that is given. `rounding`: how far logits in a batch may be
-    from those of single prompts. `answer_types`: inputs of tokens, and what they are for those of an answer.
+    `refuses`: methods that it cannot run ("merging": those that merge tokens), and the reason that is given.
+    `rounding`: how far logits in a batch may be from those of single prompts. `answer_types`: inputs of tokens, and
+    what they are for those of an answer.
     """
 
     save: Callable[..., Path]
@@ -33,6 +37,9 @@ FAMILIES = {
     "llava": Row(save_tiny_llava),
     # Rounding: visible behind its projector's LayerNorm, without pruning too.
     "internvl": Row(save_tiny_internvl, {"tome": NO_TOWER}, rounding=3e-4),
+    "qwen2_vl": Row(save_qwen2_vl, M_ROPE),
+    "qwen2_5_vl": Row(save_qwen2_5_vl, M_ROPE),
+    "qwen3_vl": Row(save_qwen3_vl, M_ROPE),
 }
 
 
@@ -54,4 +61,10 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
 
 def crossed(methods: Iterable[tuple[str, Any]]) -> list[tuple[str, str, Any]]:
     """(family, method, …) for every method that the family can run."""
-    return [(name, *method) for method in methods for name, row in FAMILIES.items() if method[0] not in row.refuses]
+    return [(name, *method) for method in methods for name, row in FAMILIES.items() if not refused(row, *method)]
+
+
+def refused(row: Row, method: str, options: Any) -> str | None:
+    """The reason why a family does not run a method: those that merge are named apart."""
+    merges = method == "sparsevlm" and "plus" not in str(options)
+    return row.refuses.get("merging" if merges else method)

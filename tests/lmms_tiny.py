@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from checkpoints.words import trained
 from lmms_eval.models import get_model
 from PIL import Image as Picture
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
@@ -23,15 +23,9 @@ from transformers import (
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
-TEXT = [
-    "A chat between a curious human and an artificial intelligence assistant. USER: ASSISTANT: helpful, detailed,",
-    "Is there a red circle in the picture? yes no Answer the question using a single word or phrase.\n\n",
-    "There are several options:\nA. one\nB. two\nC. three\nD. four. What word is on the green sign? 0123456789",
-]
 CHAT_ML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
@@ -46,7 +40,7 @@ TEMPLATE = (
 
 def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
     """Write the checkpoint to `folder`; 36 vision tokens per image of 24 × 24 pixels."""
-    tokenizer = _tokenizer(
+    tokenizer = trained(
         ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
         bos_token="<s>",
         eos_token="</s>",
@@ -100,7 +94,7 @@ def save_tiny_internvl(folder: Path, layers: int = 4) -> Path:
     """Write the checkpoint to `folder`; 36 vision tokens per tile of 24 × 24 pixels."""
     marks = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
     marks["video_token"] = "<video>"
-    tokenizer = _tokenizer(
+    tokenizer = trained(
         ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *marks.values()],
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -144,25 +138,6 @@ def save_tiny_internvl(folder: Path, layers: int = 4) -> Path:
     return folder
 
 
-def _tokenizer(special: list[str], **roles: Any) -> Any:
-    """Byte-level, trained on `TEXT`; `roles` say which special token is what."""
-    words = Tokenizer(models.BPE(unk_token=None))
-    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    words.decoder = decoders.ByteLevel()
-    words.train_from_iterator(
-        TEXT,
-        trainers.BpeTrainer(
-            vocab_size=320,
-            special_tokens=special,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=words, model_input_names=["input_ids", "attention_mask"], **roles
-    )
-
-
 def load_wrapper(
     checkpoint: Path,
     family: str,
@@ -182,7 +157,7 @@ def mixed_documents() -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     documents = []
     for index, count in enumerate((1, 0, 2, 1)):
-        sizes = [(20 + 7 * index, 60 - 3 * image, 3) for image in range(count)]
+        sizes = [(40 + 7 * index, 70 - 10 * image, 3) for image in range(count)]
         images = [Picture.fromarray(rng.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
         documents.append({"images": images, "question": "Is there a red circle? " * (index + 1)})
     return documents

@@ -22,15 +22,15 @@ Kept = Mapping[int, Sequence[int]]
 
 
 def _written_out(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, **more: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **more: Any
 ) -> tuple[Tensor, None]:
     groups = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     logits = query @ key.transpose(2, 3) * scaling
     if more.get("softcap"):
         logits = torch.tanh(logits / more["softcap"]) * more["softcap"]
-    if mask is not None:
-        logits = logits + mask[..., : key.shape[2]]
+    if attention_mask is not None:
+        logits = logits + attention_mask[..., : key.shape[2]]
     if (hidden := getattr(module, "hidden_from", None)) is not None:
         logits[..., hidden] = torch.finfo(logits.dtype).min
     return (logits.softmax(-1) @ value).transpose(1, 2).contiguous(), None

@@ -239,8 +239,7 @@ class Answering:
             batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)
         if batch.features is not None and not in_tower:
-            for name in self.family.image_inputs:
-                inputs.pop(name, None)
+            inputs.pop("pixel_values")  # what else is known of images, positions may be made from
             options["mm_encoder_outputs"] = {"image": batch.features.output()}
         inputs = inputs.to(self.model.device, self.model.dtype)
         if options.get("do_sample"):

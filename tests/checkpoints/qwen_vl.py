@@ -1,0 +1,110 @@
+"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL: 8 × 8 pixels to a vision token."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from checkpoints.words import trained
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
+)
+
+TEMPLATE = (
+    "{% for message in messages %}{% if loop.first and message['role'] != 'system' and system %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
+SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
+PROCESSORS: dict[str, Any] = {
+    "qwen2_vl": Qwen2VLProcessor,
+    "qwen2_5_vl": Qwen2_5_VLProcessor,
+    "qwen3_vl": Qwen3VLProcessor,
+}
+TOWERS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"embed_dim": 16, "hidden_size": 64},
+    "qwen2_5_vl": {
+        "hidden_size": 16,
+        "out_hidden_size": 64,
+        "intermediate_size": 32,
+        "window_size": 16,
+        "fullatt_block_indexes": [1],
+        "tokens_per_second": 2,
+    },
+    "qwen3_vl": {
+        "hidden_size": 16,
+        "out_hidden_size": 64,
+        "intermediate_size": 32,
+        "num_position_embeddings": 64,
+        "deepstack_visual_indexes": [0, 1],
+    },
+}
+
+
+def save(family: str, folder: Path, layers: int = 4) -> Path:
+    words = trained(SPECIAL, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
+    pixels = {"shortest_edge": 16 * 16, "longest_edge": 96 * 96}
+    videos: Any = Qwen3VLVideoProcessor if family == "qwen3_vl" else Qwen2VLVideoProcessor
+    PROCESSORS[family](
+        image_processor=Qwen2VLImageProcessor(size=pixels, **sizes),
+        tokenizer=words,
+        video_processor=videos(size=pixels, **sizes),
+        # Qwen3-VL writes no system prompt of its own.
+        chat_template=TEMPLATE.replace(" and system", " and false" if family == "qwen3_vl" else ""),
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    begin, end, image, video = (words.convert_tokens_to_ids(mark) for mark in SPECIAL[3:])
+    section = {"mrope_section": [4, 2, 2]} | ({"mrope_interleaved": True} if family == "qwen3_vl" else {})
+    config = AutoConfig.for_model(
+        family,
+        text_config={
+            "vocab_size": len(words),
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": layers,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "eos_token_id": words.eos_token_id,
+            "pad_token_id": words.pad_token_id,
+            "initializer_range": 0.3,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, **section},
+        },
+        vision_config={
+            "depth": 2,
+            "num_heads": 2,
+            "patch_size": 4,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "initializer_range": 0.3,
+            **TOWERS[family],
+        },
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=begin,
+        vision_end_token_id=end,
+        tie_word_embeddings=False,
+    )
+    auto: Any = AutoModelForImageTextToText
+    model = auto.from_config(config)
+    model.generation_config.eos_token_id, model.generation_config.pad_token_id = words.eos_token_id, words.pad_token_id
+    model.save_pretrained(folder)
+    return folder
+
+
+save_qwen2_vl, save_qwen2_5_vl, save_qwen3_vl = (functools.partial(save, family) for family in PROCESSORS)
