@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from checkpoints.gemma3 import save as save_gemma3
+from checkpoints.llava_next import save_onevision, save_vicuna
 from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
+from checkpoints.smolvlm import save_idefics3, save_smolvlm
 from lmms_tiny import save_tiny_internvl, save_tiny_llava
 
 NO_TOWER = "this model has none: use a method that prunes in the language model"
 UNEQUAL = "have unequal numbers of them: use a method that prunes between layers"
+BOTH_WAYS = "shows an image's tokens to each other by masks that are made before"
 AXES = "numbers them on three axes: use a method that prunes between layers"
-NO_PLACE = "a merged token has no place: use a method or variant that only drops tokens"
+NO_PLACE = "merges tokens, and .* has no place: use a method or variant that only drops tokens"
 
 M_ROPE = {"tome": NO_TOWER, "downsample": AXES, "merging": NO_PLACE}
 
@@ -23,23 +27,25 @@ class Row:
     """`save(folder, layers)`: a tiny random model with a real tokenizer and processor, as a checkpoint.
 
     `refuses`: methods that it cannot run ("merging": those that merge tokens), and the reason that is given.
-    `rounding`: how far logits in a batch may be from those of single prompts. `answer_types`: inputs of tokens, and
-    what they are for those of an answer.
+    `answer_types`: inputs of tokens, and what they are for those of an answer.
     """
 
     save: Callable[..., Path]
     refuses: Mapping[str, str] = field(default_factory=dict)
-    rounding: float = 1e-4
     answer_types: Mapping[str, int] = field(default_factory=dict)
 
 
 FAMILIES = {
     "llava": Row(save_tiny_llava),
-    # Rounding: visible behind its projector's LayerNorm, without pruning too.
-    "internvl": Row(save_tiny_internvl, {"tome": NO_TOWER}, rounding=3e-4),
+    "internvl": Row(save_tiny_internvl, {"tome": NO_TOWER}),
+    "llava_next": Row(save_vicuna, {"tome": NO_TOWER, "downsample": UNEQUAL}),
+    "llava_onevision": Row(save_onevision, {"tome": NO_TOWER, "downsample": UNEQUAL}),
     "qwen2_vl": Row(save_qwen2_vl, M_ROPE),
     "qwen2_5_vl": Row(save_qwen2_5_vl, M_ROPE),
     "qwen3_vl": Row(save_qwen3_vl, M_ROPE),
+    "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE}),
+    "smolvlm": Row(save_smolvlm, {"tome": NO_TOWER}),
+    "idefics3": Row(save_idefics3, {"tome": NO_TOWER}),
 }
 
 

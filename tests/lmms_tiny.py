@@ -145,10 +145,11 @@ def load_wrapper(
     arguments: str = "",
     batch_size: int = 4,
     simple: bool = False,
+    dtype: str = "float32",
 ) -> Any:
     """The model `method`_`family` as lmms-eval's command line makes it; `arguments`: `,key=value…`."""
     return get_model(f"{method}_{family}", simple).create_from_arg_string(
-        f"pretrained={checkpoint},dtype=float32,device=cpu{arguments}", {"batch_size": str(batch_size)}
+        f"pretrained={checkpoint},dtype={dtype},device=cpu{arguments}", {"batch_size": str(batch_size)}
     )
 
 

@@ -152,6 +152,13 @@ class Family(ABC):
         return {"pixel_values": torch.rand(count, 3, height, width, generator=generator)}
 
 
+def nested(processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any) -> BatchFeature:
+    """What a processor makes of prompts that wants to know which pictures are whose."""
+    images = [list(of_one) for of_one in pictures] if any(pictures) else None
+    inputs: BatchFeature = processor(text=list(texts), images=images, **options)
+    return inputs
+
+
 def patches(vision: Any) -> int:
     """Patches of an image in a vision tower of one image size."""
     (height, width), (high, wide) = pair(vision.image_size), pair(vision.patch_size)

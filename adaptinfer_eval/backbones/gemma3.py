@@ -1,0 +1,35 @@
+"""Gemma 3: tokens of an image see each other, in most layers only those near by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adaptinfer_eval.backbones.family import Family, nested
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gemma3(Family):
+    """Gemma 3 from 4B on, which shows an image in 256 tokens, whole: without the crops of pan and scan."""
+
+    model_type: ClassVar = "gemma3"
+    title: ClassVar = "Gemma3"
+    pretrained: ClassVar = "google/gemma-3-4b-it"
+    decoders: ClassVar = ("gemma3_text",)
+    follows: ClassVar = ("token_type_ids",)
+
+    def image_tokens(self, config: Any) -> int:
+        return int(config.mm_tokens_per_image)
+
+    def mark(self, processor: Any) -> str:
+        """The token that begins an image; its processor writes those of the image itself."""
+        return str(processor.boi_token)
+
+    def process(
+        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
+    ) -> BatchFeature:
+        return nested(processor, texts, pictures, **options)

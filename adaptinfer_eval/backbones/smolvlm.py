@@ -1,0 +1,44 @@
+"""SmolVLM (1 and 2) and Idefics3: an image in tiles and whole, each in a few pixel-shuffled tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adaptinfer_eval.backbones.family import Family, nested, patches
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmolVLM(Family):
+    """SmolVLM2. A method treats all tiles like as many images: a budget per image is one per tile."""
+
+    model_type: ClassVar = "smolvlm"
+    title: ClassVar = "SmolVLM"
+    pretrained: ClassVar = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
+    decoders: ClassVar = ("llama",)
+    image_inputs: ClassVar = {"pixel_values": "prompts", "pixel_attention_mask": "prompts"}
+
+    def image_tokens(self, config: Any) -> int:
+        """Of a tile."""
+        return int(patches(config.vision_config) // config.scale_factor**2)
+
+    def decoder(self, multimodal: Any) -> Any:
+        return multimodal.text_model
+
+    def process(
+        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
+    ) -> BatchFeature:
+        return nested(processor, texts, pictures, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idefics3(SmolVLM):
+    """Idefics3, and SmolVLM 1, whose checkpoints are of its form."""
+
+    model_type: ClassVar = "idefics3"
+    title: ClassVar = "Idefics3"
+    pretrained: ClassVar = "HuggingFaceTB/SmolVLM-Instruct"
