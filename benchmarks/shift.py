@@ -21,7 +21,8 @@ import adaptinfer_eval as ae
 from adaptinfer_eval.analysis.asked import read_asked, spread
 from adaptinfer_eval.analysis.change import change_points
 from adaptinfer_eval.analysis.shift import shift_counts
-from adaptinfer_eval.models.answering import PREFILL, Batch
+from adaptinfer_eval.models.answering import PREFILL
+from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.pictures import stored_pictures
 from adaptinfer_eval.models.requests import batches
 from adaptinfer_eval.pruning.observer import Received

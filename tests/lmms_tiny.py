@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lmms_eval.models import get_model
+from PIL import Image as Picture
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPImageProcessor,
@@ -173,3 +175,14 @@ def load_wrapper(
     return get_model(f"{method}_{family}", simple).create_from_arg_string(
         f"pretrained={checkpoint},dtype=float32,device=cpu{arguments}", {"batch_size": str(batch_size)}
     )
+
+
+def mixed_documents() -> list[dict[str, Any]]:
+    """Questions of unequal length over 1, 0, 2, 1 images of unequal shape."""
+    rng = np.random.default_rng(0)
+    documents = []
+    for index, count in enumerate((1, 0, 2, 1)):
+        sizes = [(20 + 7 * index, 60 - 3 * image, 3) for image in range(count)]
+        images = [Picture.fromarray(rng.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
+        documents.append({"images": images, "question": "Is there a red circle? " * (index + 1)})
+    return documents

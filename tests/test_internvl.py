@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lmms_tiny import load_wrapper, save_tiny_internvl
+from lmms_tiny import load_wrapper, mixed_documents, save_tiny_internvl
 from PIL import Image as Picture
 from test_lmms_models import METHODS as WRAPPED
 from test_lmms_models import ask
@@ -45,14 +45,7 @@ def load(checkpoint: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def documents() -> list[dict[str, Any]]:
-    """Questions of unequal length over 1, 0, 2, 1 images of unequal shape."""
-    rng = np.random.default_rng(0)
-    documents = []
-    for index, count in enumerate((1, 0, 2, 1)):
-        sizes = [(20 + 7 * index, 60 - 3 * image, 3) for image in range(count)]
-        images = [Picture.fromarray(rng.integers(0, 256, size, dtype=np.uint8)) for size in sizes]
-        documents.append({"images": images, "question": "Is there a red circle? " * (index + 1)})
-    return documents
+    return mixed_documents()
 
 
 @pytest.mark.parametrize("method", ["adaptinfer", "downsample"])

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from adaptinfer_eval.analysis.asked import Asked, spread
 from adaptinfer_eval.analysis.sums import Sums, check_same_tasks, open_sums
-from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.pictures import stored_pictures
 from adaptinfer_eval.models.requests import Request, RequestError, batches, one_ahead
 from adaptinfer_eval.pruning.observer import Received

@@ -14,14 +14,15 @@ from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS, ONE_AXIS, THREE_AX
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.internvl import InternVL
 from adaptinfer_eval.backbones.llava import Llava
-from adaptinfer_eval.backbones.qwen2_vl import Qwen2VL, Qwen25VL
+from adaptinfer_eval.backbones.llava_next import LlavaNext, LlavaOneVision
+from adaptinfer_eval.backbones.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FAMILIES: Mapping[str, type[Family]] = {family.model_type: family for family in (Llava, InternVL)}
-ANY_SIZE: Mapping[str, type[Family]] = {family.model_type: family for family in (Qwen2VL, Qwen25VL)}
-"""Those that the engine prunes, and no more so far: nothing outside it counts images of unequal numbers of tokens."""
+FAMILIES: Mapping[str, type[Family]] = {
+    family.model_type: family for family in (Llava, LlavaNext, LlavaOneVision, InternVL, Qwen2VL, Qwen25VL, Qwen3VL)
+}
 DEFAULT = Llava.model_type
 """The family that is meant where none is named: the papers'."""
 
@@ -46,7 +47,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     kind = config.model_type
     if kind in MERGING_TOWERS:  # alone: LLaVA reads the output of its last layer but one
         return Anatomy(text=None, tower=clip_tower(model, config.num_hidden_layers - 1))
-    family = {**FAMILIES, **ANY_SIZE}.get(kind)
+    family = FAMILIES.get(kind)
     if family is not None and config.text_config.model_type in family.decoders:
         return family().anatomy(model)
     if kind in ONE_AXIS + THREE_AXES:
@@ -54,7 +55,6 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         return Anatomy(text=decoder)
     raise ValueError(
         f"{type(model).__name__} ({kind}) is not a model that can be pruned; supported are "
-        f"{', '.join(FAMILIES)} over {', '.join(ONE_AXIS)}, {', '.join(ANY_SIZE)}, these decoders and "
-        f"{', '.join(THREE_AXES)} alone with inputs_embeds and vision_mask=, and {', '.join(MERGING_TOWERS)} "
-        "for methods of the vision tower"
+        f"{', '.join(FAMILIES)}, the decoders {', '.join(ONE_AXIS + THREE_AXES)} alone with inputs_embeds and "
+        f"vision_mask=, and {', '.join(MERGING_TOWERS)} for methods of the vision tower"
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 ONE_AXIS = ("llama", "mistral", "qwen2", "qwen3")
-THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text")
+THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text")
 """Decoders whose positions have three axes (M-RoPE)."""
 MERGING_TOWERS = ("clip_vision_model",)
 """Vision towers that merge tokens: what reads them has to take any number of tokens."""

@@ -13,6 +13,7 @@ from adaptinfer_eval.backbones.messages import Message, checkpoint_template
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from transformers import BatchFeature
 
 Square = Literal["pad", "crop", "stretch"]
 """How a picture becomes square: the mean colour around it, the central square alone, or both sides made equal."""
@@ -38,6 +39,15 @@ class Family(ABC):
         "llama": {"num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008},
     }
     """What config.json leaves out: transformers' defaults by model type, known without importing it."""
+    image_inputs: ClassVar[Mapping[str, str]] = {"pixel_values": "image tokens"}
+    """What a processor makes of images and videos: names → what its rows are a multiple of, of each prompt.
+
+    "image tokens", "images", "video tokens", "videos", "prompts", or "prompts with images".
+    """
+    follows: ClassVar[tuple[str, ...]] = ()
+    """See `Anatomy.follows`."""
+    any_size: ClassVar[bool] = False
+    """Whether images of other sizes have other numbers of vision tokens."""
     shapes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Models that are measured with random weights: name → what their config.json says."""
 
@@ -59,7 +69,10 @@ class Family(ABC):
 
     @abstractmethod
     def image_tokens(self, config: Any) -> int:
-        """Vision tokens of an image in the decoder; ValueError for a vision tower that is not known."""
+        """Vision tokens of an image in the decoder, of a usual one where they differ (`any_size`).
+
+        ValueError for a vision tower that is not known.
+        """
 
     def merging_layers(self, config: Any) -> int:
         """Layers of the vision tower that can merge tokens: those up to the one that is read; 0 where none can."""
@@ -76,12 +89,18 @@ class Family(ABC):
         config, inner = model.config, model.model if hasattr(model, "lm_head") else model
         merging = self.merging_layers(config)
         return Anatomy(
-            text=inner.language_model,
+            text=self.decoder(inner),
             multimodal=inner,
             tower=clip_tower(inner.vision_tower, merging, inner.multi_modal_projector) if merging else None,
             vision_ids=self.vision_ids(config),
-            image_tokens=self.image_tokens(config),
+            image_tokens=0 if self.any_size else self.image_tokens(config),
+            follows=self.follows,
+            masks=getattr(model, "create_masks_for_generate", None) if self.follows else None,
         )
+
+    def decoder(self, multimodal: Any) -> Any:
+        """The decoder stack of a model's multimodal part."""
+        return multimodal.language_model
 
     # How it is asked ----------------------------------------------------------------------------------------------
 
@@ -91,8 +110,12 @@ class Family(ABC):
 
         return AutoProcessor.from_pretrained(pretrained, revision=revision)  # type: ignore[no-untyped-call]
 
+    def mark(self, processor: Any) -> str:
+        """What stands for an image in a conversation's text."""
+        return str(processor.image_token)
+
     def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
-        """The messages as text that ends where the answer begins, one `processor.image_token` per image.
+        """The messages as text that ends where the answer begins, one `mark` per image.
 
         `end`: what the model ends an answer with.
         """
@@ -102,27 +125,27 @@ class Family(ABC):
         """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
         return text
 
-    # Images: what a processor makes of them, and which is whose ---------------------------------------------------
+    def process(
+        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
+    ) -> BatchFeature:
+        """The model's inputs for prompts: their conversations, `spelled`, and the pictures of each."""
+        flat = [picture for of_one in pictures for picture in of_one]
+        inputs: BatchFeature = processor(text=list(texts), images=flat or None, **options)
+        return inputs
 
-    def images_of(self, inputs: Mapping[str, Tensor], vision_tokens: Sequence[int]) -> list[list[int]]:
-        """Which images of a batch, in the order in which they are encoded, each of its prompts shows.
+    # Images ------------------------------------------------------------------------------------------------------
 
-        `vision_tokens`: of each prompt. What is encoded by itself is an image: with tiles, each of them.
-        """
-        each = sum(vision_tokens) // len(inputs["pixel_values"])
-        ends = [sum(vision_tokens[: number + 1]) // each for number in range(len(vision_tokens))]
-        return [list(range(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
-
-    def picked(self, inputs: Mapping[str, Tensor], images: Sequence[int]) -> dict[str, Tensor]:
-        """Of a processor's `inputs`, those of some `images`, in their order: what `encode` takes."""
-        return {"pixel_values": inputs["pixel_values"][list(images)]}
+    @property
+    def encodes(self) -> bool:
+        """Whether the model takes its images as `encode` makes them, and not as it would itself."""
+        return False
 
     def encode(self, model: Any, images: Mapping[str, Tensor]) -> Any:
-        """Vision tokens of `images` (as `picked`): a tensor (images, tokens, D), or a list of (tokens, D)."""
-        return model.get_image_features(**images).pooler_output
+        """The model's own output for images: rows of a processor's inputs, those of `image_inputs`."""
+        return model.get_image_features(**images)
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """As a processor would give them; each has `image_tokens`."""
+        """Of one prompt each, as a processor would give them; each has `image_tokens`."""
         import torch
 
         height, width = pair(config.vision_config.image_size)

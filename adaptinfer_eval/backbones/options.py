@@ -32,3 +32,12 @@ def whole(name: str, given: Any, what: str = "a whole number") -> int:
     if number < 1 or number % 1:
         raise ValueError(f"{name}={given}: {what}, at least 1")
     return int(number)
+
+
+def number_or_none(what: str) -> Any:
+    """A field that is a whole number of at least 1, or None, the default."""
+
+    def check(name: str, given: Any) -> int | None:
+        return None if given is None else whole(name, given, what)
+
+    return field(default=None, metadata={"check": check})

@@ -13,7 +13,7 @@ from adaptinfer_eval.analysis.kept.stages import Stage
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.method import available_methods, get_method
 from adaptinfer_eval.methods.schedule import mean_count
-from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.report.layouts import TITLES
 from adaptinfer_eval.sweep.cells import settings

@@ -8,14 +8,14 @@ from __future__ import annotations
 import copy
 import inspect
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import BatchFeature
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.backbones import anatomy_of
@@ -25,7 +25,9 @@ from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.models.batch import Answer, Batch, Prompt
 from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
+from adaptinfer_eval.models.features import Counts, Features, joined, of_prompts
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
@@ -33,48 +35,10 @@ from adaptinfer_eval.models.tally import Cost, Tally
 from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
 from adaptinfer_eval.pruning.observer import See
-from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.trace import Trace, moved, together
 
 PREFILL: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1}
 """Options of `generate` with which it prefills, and decodes nothing."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A conversation as text with one image token per image, and its images.
-
-    `continuation`: the text to score behind it, if it is to be scored. `counted`: whether it is in the audit.
-    """
-
-    text: str
-    images: Sequence[Any]
-    continuation: str = ""
-    counted: bool = True
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Prompts and the model's inputs for them, on the CPU, left-padded or as `prefix` has it; input_ids (B, L).
-
-    `prefix`: what prompts about the same images begin with, where there are any. `features`: what the vision tower made
-    of the images, where they have been encoded already. `other`: the same images under other prompts, for methods that
-    follow what another keeps there; or why there are none.
-    """
-
-    prompts: Sequence[Prompt]
-    inputs: Any
-    prefix: SharedPrefix | None = None
-    features: BaseModelOutputWithPooling | None = None
-    other: Batch | Exception | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Text, and what it cost."""
-
-    text: str
-    cost: Cost
 
 
 class Answering:
@@ -102,7 +66,7 @@ class Answering:
     def prompt(self, messages: Sequence[Message], continuation: str = "", counted: bool = True) -> Prompt:
         """Text and images of a conversation; ValueError when its text holds image tokens of its own."""
         images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
-        text, token = self.family.conversation(messages, self.processor, self._end), self.processor.image_token
+        text, token = self.family.conversation(messages, self.processor, self._end), self.family.mark(self.processor)
         if text.count(token) != len(images):
             raise ValueError(
                 f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: "
@@ -112,15 +76,15 @@ class Answering:
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
-        images = [image for prompt in prompts for image in prompt.images]
+        images = [prompt.images for prompt in prompts]
         texts = [self.family.spelled(prompt.text, self.processor) for prompt in prompts]
         # A chat template may have written what the tokenizer would put before every text.
         begun = {text.startswith(self.tokenizer.bos_token or "\0") for text in texts}
         if len(begun) > 1:
             begin = self.tokenizer.bos_token
             raise ValueError(f"the chat template begins some prompts with {begin}, others not: use batch_size=1")
-        inputs = self.processor(
-            text=texts, images=images or None, padding=True, return_tensors="pt", add_special_tokens=begun == {False}
+        inputs = self.family.process(
+            self.processor, texts, images, padding=True, return_tensors="pt", add_special_tokens=begun == {False}
         )
         lengths, limit = inputs["attention_mask"].sum(1).tolist(), self._positions()
         for number, length in enumerate(lengths, 1):
@@ -129,13 +93,14 @@ class Answering:
                     f"prompt {number} of {len(prompts)} has {length} tokens and the model takes {limit:.0f}: "
                     "show fewer images, ask less, or use a checkpoint for longer prompts"
                 )
-        prefix = None
-        if images and len(prompts) > 1 and self.shares_prefixes and not self._slides():
+        shown, prefix = of_prompts(self.family, inputs, self._counts(prompts, inputs)), None
+        shares = self.shares_prefixes and self.anatomy.shares_prefixes and not self._slides()
+        if any(images) and len(prompts) > 1 and shares:
             pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
             prefix = shared_prefix(pictures, inputs, self.anatomy.is_vision(inputs["input_ids"]))
         if prefix is not None:
             pad_behind(prefix, inputs)
-        return Batch(prompts, inputs, prefix)
+        return Batch(prompts, inputs, shown, prefix)
 
     def encode_images(self, batch: Batch) -> Batch:
         """`batch` with its images encoded, each once, to be answered under several methods.
@@ -144,19 +109,16 @@ class Answering:
         to encode, or where this release of transformers takes no features.
         """
         takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
-        if "pixel_values" not in batch.inputs or not takes_features:
+        if not any(batch.shown) or not takes_features:
             return batch
-        shown = self._images_of(batch)
-        first = range(len(shown)) if batch.prefix is None else batch.prefix.first
-        encoded = [image for prompt in sorted(set(first)) for image in shown[prompt]]
-        images = BatchFeature(self.family.picked(batch.inputs, encoded))
+        alike = range(len(batch.shown)) if batch.prefix is None else batch.prefix.first
+        encoded = sorted(set(alike))
+        images = BatchFeature(joined([batch.shown[prompt] for prompt in encoded]))
         with torch.inference_mode():
-            features = self.family.encode(self.model, images.to(self.model.device, self.model.dtype))
-        if batch.prefix is not None:
-            place = {image: number for number, image in enumerate(encoded)}
-            order = [place[image] for prompt in first for image in shown[prompt]]
-            features = [features[image] for image in order] if isinstance(features, list) else features[order]
-        return replace(batch, features=BaseModelOutputWithPooling(pooler_output=features))
+            output = self.family.encode(self.model, images.to(self.model.device, self.model.dtype))
+        tokens = self._vision_tokens(batch.inputs)
+        features = Features.read(output, [tokens[prompt] for prompt in encoded])
+        return replace(batch, features=features.picked([encoded.index(prompt) for prompt in alike]))
 
     def answer(self, batch: Batch, generation: Generation) -> list[Answer]:
         """One answer per prompt, cut at the first stop string, without the white space around it."""
@@ -224,24 +186,29 @@ class Answering:
 
     def _alone(self, batch: Batch, number: int) -> Batch:
         """One prompt of a batch, with nothing that is encoded anew: that is the other thread's."""
-        mask, features = batch.inputs["attention_mask"], None
+        mask, shown, features = batch.inputs["attention_mask"], batch.shown[number], None
         real = mask[number].bool()
-        inputs = {k: value[number, real][None] for k, value in batch.inputs.items() if value.shape == mask.shape}
-        if "pixel_values" in batch.inputs and (own := self._images_of(batch)[number]):
-            inputs |= self.family.picked(batch.inputs, own)
-            if batch.features is not None:
-                encoded: Any = batch.features.pooler_output
-                features = BaseModelOutputWithPooling(pooler_output=encoded[own[0] : own[-1] + 1])
+        text = {k: value[number, real][None] for k, value in batch.inputs.items() if k not in self.family.image_inputs}
+        if shown and batch.features is not None:
+            features = batch.features.picked([number])
         other = self._alone(batch.other, number) if isinstance(batch.other, Batch) else batch.other
-        return Batch(batch.prompts[number : number + 1], BatchFeature(inputs), None, features, other)
+        inputs = BatchFeature({**text, **shown})
+        return Batch(batch.prompts[number : number + 1], inputs, [shown], None, features, other)
 
-    def _images_of(self, batch: Batch) -> list[list[int]]:
-        """Which of its images each prompt of a batch shows."""
-        return self.family.images_of(batch.inputs, self._vision_tokens(batch))
-
-    def _vision_tokens(self, batch: Batch) -> list[int]:
-        counts: list[int] = self.anatomy.is_vision(batch.inputs["input_ids"]).sum(1).tolist()
+    def _vision_tokens(self, inputs: Mapping[str, Tensor]) -> list[int]:
+        counts: list[int] = self.anatomy.is_vision(inputs["input_ids"]).sum(1).tolist()
         return counts
+
+    def _counts(self, prompts: Sequence[Prompt], inputs: Mapping[str, Tensor]) -> Counts:
+        """See `Family.image_inputs`."""
+        of_videos: list[int] = self.anatomy.is_video(inputs["input_ids"]).sum(1).tolist()
+        all_tokens = self._vision_tokens(inputs)
+        return {
+            "prompts": [1] * len(prompts),
+            "prompts with images": [int(bool(prompt.images)) for prompt in prompts],
+            "images": [len(prompt.images) for prompt in prompts],
+            "image tokens": [tokens - video for tokens, video in zip(all_tokens, of_videos, strict=True)],
+        }
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:
         method = self._after_leader(batch) if isinstance(self.method, FollowingMethod) else self.method
@@ -268,12 +235,13 @@ class Answering:
         self, attached: AbstractContextManager[Trace], batch: Batch, in_tower: bool = False, **options: Any
     ) -> tuple[Any, Trace]:
         """Generate with what is `attached` to the model; `in_tower`: it has to see the images being encoded."""
-        if batch.prefix is not None and batch.features is None and not in_tower:
+        if (batch.prefix is not None or self.family.encodes) and batch.features is None and not in_tower:
             batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)
         if batch.features is not None and not in_tower:
-            del inputs["pixel_values"]
-            options["mm_encoder_outputs"] = {"image": copy.copy(batch.features)}  # generate takes it apart
+            for name in self.family.image_inputs:
+                inputs.pop(name, None)
+            options["mm_encoder_outputs"] = {"image": batch.features.output()}
         inputs = inputs.to(self.model.device, self.model.dtype)
         if options.get("do_sample"):
             options["remove_invalid_values"] = True  # nothing can be drawn from NaN; finite_logits says what is wrong
@@ -298,7 +266,7 @@ class Answering:
 
     def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:
         shape = self.model.config.get_text_config()
-        vision = self._vision_tokens(batch)
+        vision = self._vision_tokens(batch.inputs)
         real = batch.inputs["attention_mask"].sum(1).tolist()
         costs = []
         rows = zip(trace.entering.tolist(), trace.schedules, trace.images, vision, real, strict=True)

@@ -25,7 +25,8 @@ from adaptinfer_eval.backbones import make_family
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.options import whole
 from adaptinfer_eval.methods.following import FollowingMethod
-from adaptinfer_eval.models.answering import Answering, Batch, Prompt
+from adaptinfer_eval.models.answering import Answering
+from adaptinfer_eval.models.batch import Batch, Prompt
 from adaptinfer_eval.models.checkpoint import check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.groups import check_groups

@@ -124,6 +124,11 @@ def _attach_decoder(
             f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
             "use a method that prunes between layers"
         )
+    if isinstance(method, ImageMethod) and anatomy.multimodal is not None and not anatomy.image_tokens:
+        raise ValueError(
+            f"{method.name} drops tokens before the decoder, image by image, and images of {type(model).__name__} have "
+            "unequal numbers of them: use a method that prunes between layers"
+        )
     if anatomy.follows and isinstance(method, ImageMethod):
         raise ValueError(
             f"{method.name} drops tokens before the decoder, and {type(text).__name__} shows an image's tokens to each "

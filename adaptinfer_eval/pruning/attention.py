@@ -40,7 +40,7 @@ def _allowed(rows: int, key: Tensor, valid: Tensor | None, mask: Tensor | None, 
     length = key.shape[2]
     if isinstance(mask, Tensor) and mask.ndim == 4:
         last: Tensor = mask[..., -rows:, :length]
-        return last if last.dtype == torch.bool else last > torch.finfo(last.dtype).min / 2
+        return last if last.dtype == torch.bool else last.gt(torch.finfo(last.dtype).min / 2)
     columns = torch.arange(length, device=key.device)
     distance = columns[length - rows :, None] - columns
     allowed = distance >= 0

@@ -14,7 +14,7 @@ from transformers import set_seed
 
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
-from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens

@@ -11,7 +11,7 @@ from adaptinfer_eval.analysis.kept.picture import as_seen
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.methods.following import FollowingMethod
-from adaptinfer_eval.models.answering import Batch
+from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens

@@ -1,0 +1,152 @@
+"""LLaVA-NeXT (1.6) and LLaVA-OneVision: an image is shown whole and in tiles, as many as its shape asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.backbones.options import choice
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from transformers import BatchFeature
+
+_CLIP_L_336 = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 336,
+    "patch_size": 14,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaNext(Family):
+    """LLaVA-NeXT over Vicuna, Mistral or Llama 3.
+
+    `packing`: "spatial_unpad" is the model's own: of the tiles, what shows padding is left out, and every row of tokens
+    ends in one that marks it. "flat" is how the papers count: 576 tokens of the whole image and of each of its tiles,
+    2880 of a square one, none left out and none added; a mark less in what the model was trained on.
+    """
+
+    model_type: ClassVar = "llava_next"
+    title: ClassVar = "LlavaNext"
+    pretrained: ClassVar = "llava-hf/llava-v1.6-vicuna-7b-hf"
+    decoders: ClassVar = ("llama", "mistral")
+    any_size: ClassVar = True
+    image_inputs: ClassVar = {"pixel_values": "images", "image_sizes": "images"}
+    left_out: ClassVar = {
+        **Family.left_out,
+        "llava_next": {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"},
+    }
+    shapes: ClassVar = {
+        # As in the config.json of llava-hf/llava-v1.6-vicuna-7b-hf.
+        "llava-next-7b": {
+            "vision_config": _CLIP_L_336,
+            "text_config": {
+                "model_type": "llama",
+                "vocab_size": 32064,
+                "hidden_size": 4096,
+                "intermediate_size": 11008,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+            },
+            "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
+            "image_token_index": 32000,
+        },
+    }
+
+    packing: str = choice("spatial_unpad", "flat")
+
+    @property
+    def encodes(self) -> bool:
+        return self.packing == "flat"
+
+    def image_tokens(self, config: Any) -> int:
+        """Of a square image, whole and in 2 × 2 tiles."""
+        side = int(config.vision_config.image_size // config.vision_config.patch_size)
+        return 5 * side**2 + (0 if self.packing == "flat" else 2 * side)
+
+    def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
+        processor = super().load_processor(pretrained, revision, config)
+        # As many placeholders as the model makes features, whether the processor's own file says how many or not.
+        processor.patch_size = config.vision_config.patch_size
+        processor.num_additional_image_tokens = 1 if config.vision_config.model_type == "clip_vision_model" else 0
+        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        if self.packing == "flat":
+            from transformers import LlavaNextProcessor
+
+            class Flat(LlavaNextProcessor):
+                def _get_unpadded_features(
+                    self, _h: int, _w: int, high: int, wide: int, rows: int, columns: int
+                ) -> Any:
+                    return high * rows * wide * columns, 0
+
+            processor.__class__ = Flat
+        return processor
+
+    def encode(self, model: Any, images: Mapping[str, Tensor]) -> Any:
+        if self.packing != "flat":
+            return super().encode(model, images)
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPooling
+        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+        config, inner = model.config, model.model
+        side = config.vision_config.image_size
+        tiles = [image_size_to_num_patches(size, config.image_grid_pinpoints, side) for size in images["image_sizes"]]
+        pixels = torch.cat([own[:count] for own, count in zip(images["pixel_values"], tiles, strict=True)])
+        hidden = inner.vision_tower(pixels, output_hidden_states=True).hidden_states[config.vision_feature_layer]
+        if config.vision_feature_select_strategy == "default":
+            hidden = hidden[:, 1:]
+        features = inner.multi_modal_projector(hidden).split(tiles)
+        return BaseModelOutputWithPooling(pooler_output=torch.cat([own.flatten(0, 1) for own in features]))
+
+    def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        import torch
+
+        side = config.vision_config.image_size
+        return {
+            "pixel_values": torch.rand(count, 5, 3, side, side, generator=generator),
+            "image_sizes": torch.tensor([[2 * side, 2 * side]] * count),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaOneVision(Family):
+    """LLaVA-OneVision: one image of a prompt is shown in tiles, several are each shown whole.
+
+    The frames of a prompt's videos are one image.
+    """
+
+    model_type: ClassVar = "llava_onevision"
+    title: ClassVar = "LlavaOneVision"
+    pretrained: ClassVar = "llava-hf/llava-onevision-qwen2-7b-ov-hf"
+    decoders: ClassVar = ("qwen2",)
+    any_size: ClassVar = True
+    image_inputs: ClassVar = {
+        "pixel_values": "images",
+        "image_sizes": "images",
+        "batch_num_images": "prompts with images",
+        "pixel_values_videos": "videos",
+    }
+
+    def image_tokens(self, config: Any) -> int:
+        """Of a square image, whole and in 2 × 2 tiles."""
+        side = int(config.vision_config.image_size // config.vision_config.patch_size)
+        return 5 * side**2 + 2 * side
+
+    def vision_ids(self, config: Any) -> tuple[int, ...]:
+        return (config.image_token_id, config.video_token_id)
+
+    def process(
+        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
+    ) -> BatchFeature:
+        """Its processor has to know which images are of one prompt: several are shown without tiles."""
+        inputs: BatchFeature = processor(text=list(texts), images=[list(p) for p in pictures if p] or None, **options)
+        return inputs

@@ -1,0 +1,122 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL: positions on three axes, and as many vision tokens as an image has pixels for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.backbones.options import number_or_none
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+_SIDE = 32
+"""Vision tokens along a side of a usual image: 896 pixels of Qwen2-VL and Qwen2.5-VL, 1024 of Qwen3-VL."""
+_IDS = {
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+}
+_QWEN2_7B = {
+    "vocab_size": 152064,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2VL(Family):
+    """Qwen2-VL. The frames of a prompt's videos are one image: their placeholders are vision tokens, too.
+
+    `min_pixels`, `max_pixels`: an image is resized to have no fewer and no more; None: as the checkpoint says.
+    """
+
+    model_type: ClassVar = "qwen2_vl"
+    title: ClassVar = "Qwen2VL"
+    pretrained: ClassVar = "Qwen/Qwen2-VL-7B-Instruct"
+    decoders: ClassVar = ("qwen2_vl_text",)
+    any_size: ClassVar = True
+    image_inputs: ClassVar = {
+        "pixel_values": "image tokens",
+        "image_grid_thw": "images",
+        "pixel_values_videos": "video tokens",
+        "video_grid_thw": "videos",
+        "second_per_grid_ts": "videos",
+    }
+
+    min_pixels: int | None = number_or_none("a whole number of pixels")
+    max_pixels: int | None = number_or_none("a whole number of pixels")
+
+    def image_tokens(self, config: Any) -> int:
+        return _SIDE**2
+
+    def vision_ids(self, config: Any) -> tuple[int, ...]:
+        return (config.image_token_id, config.video_token_id)
+
+    def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
+        processor = super().load_processor(pretrained, revision, config)
+        size = processor.image_processor.size
+        size["shortest_edge"] = self.min_pixels or size["shortest_edge"]
+        size["longest_edge"] = self.max_pixels or size["longest_edge"]
+        if size["shortest_edge"] > size["longest_edge"]:
+            raise ValueError(
+                f"min_pixels={size['shortest_edge']} is more than max_pixels={size['longest_edge']}: give both"
+            )
+        return processor
+
+    def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        import torch
+
+        vision = config.vision_config
+        side = _SIDE * vision.spatial_merge_size
+        channels = getattr(vision, "in_channels", 3) * vision.temporal_patch_size * vision.patch_size**2
+        return {
+            "pixel_values": torch.randn(count * side**2, channels, generator=generator),
+            "image_grid_thw": torch.tensor([[1, side, side]] * count),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen25VL(Qwen2VL):
+    """Qwen2.5-VL: frames of a video may be several positions apart."""
+
+    model_type: ClassVar = "qwen2_5_vl"
+    title: ClassVar = "Qwen25VL"
+    pretrained: ClassVar = "Qwen/Qwen2.5-VL-7B-Instruct"
+    decoders: ClassVar = ("qwen2_5_vl_text",)
+    shapes: ClassVar = {
+        # As in the config.json of Qwen/Qwen2.5-VL-7B-Instruct.
+        "qwen2.5-vl-7b": {
+            "text_config": _QWEN2_7B,
+            "vision_config": {
+                "depth": 32,
+                "hidden_size": 1280,
+                "intermediate_size": 3420,
+                "num_heads": 16,
+                "out_hidden_size": 3584,
+                "patch_size": 14,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
+                "window_size": 112,
+                "fullatt_block_indexes": [7, 15, 23, 31],
+            },
+            **_IDS,
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen3VL(Qwen2VL):
+    """Qwen3-VL: its decoder adds more of an image to vision tokens behind its first layers (DeepStack)."""
+
+    model_type: ClassVar = "qwen3_vl"
+    title: ClassVar = "Qwen3VL"
+    pretrained: ClassVar = "Qwen/Qwen3-VL-8B-Instruct"
+    decoders: ClassVar = ("qwen3_vl_text",)
