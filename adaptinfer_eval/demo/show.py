@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from adaptinfer_eval.analysis.kept.asking import TOKENS
 from adaptinfer_eval.analysis.kept.draw import enlarged, stage_images
 from adaptinfer_eval.analysis.kept.picture import data_uri
 from adaptinfer_eval.demo.answers import Answers, Row
+from adaptinfer_eval.report.page.templates import template
+
+PACKAGE = "adaptinfer_eval.demo"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def as_html(answers: Answers) -> str:
         for row in rows
         if row.stages
     }
-    return _template("answers").render(
+    return template(PACKAGE, "answers").render(
         answers=answers,
         refused=[row for row in answers.rows if not isinstance(row, Row)],
         rows=rows,
@@ -44,16 +44,4 @@ def as_html(answers: Answers) -> str:
 
 def problem_html(problem: str) -> str:
     """Why there are no answers."""
-    return _template("problem").render(problem=problem)
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=PackageLoader("adaptinfer_eval.demo", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(f"{name}.html.jinja")
+    return template(PACKAGE, "problem").render(problem=problem)

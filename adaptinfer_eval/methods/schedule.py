@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Count = Literal["leaving", "entering"]
 COUNTS: tuple[Count, ...] = ("leaving", "entering")
@@ -31,6 +31,25 @@ def is_share(budget: float) -> bool:
 def tokens_of(budget: float, vision_tokens: int) -> float:
     """The budget of a prompt of `vision_tokens` in tokens: as it is, or that share of them."""
     return round(budget * vision_tokens, 6) if is_share(budget) else budget  # 0.07 of 300 are 21.000000000000004
+
+
+def no_percent(budget: Any) -> Any:
+    """The budget as it was written; ValueError where that is a percentage."""
+    if isinstance(budget, str) and budget.strip().endswith("%"):
+        raise ValueError(f"budget={budget}: a share is written as a number below 1, such as 0.25")
+    return budget
+
+
+def budget_text(budget: float) -> str:
+    """As people write it: `64`, and of a share `25 %`."""
+    return f"{100 * budget:.6g} %" if is_share(budget) else f"{budget:g}"
+
+
+def budgets_text(budgets: Sequence[float], noun: str = "vision tokens") -> str:
+    """With the `noun` that they count: `128, 64 vision tokens`, `25 % of the vision tokens`, or both."""
+    numbers = ", ".join(budget_text(budget) for budget in budgets if not is_share(budget))
+    shares = ", ".join(budget_text(budget) for budget in budgets if is_share(budget))
+    return " and ".join([f"{numbers} {noun}"] * bool(numbers) + [f"{shares} of the {noun}"] * bool(shares))
 
 
 def check_budget(budget: float, per: str) -> None:

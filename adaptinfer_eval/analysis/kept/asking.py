@@ -11,6 +11,7 @@ from adaptinfer_eval.analysis.kept.picture import as_seen
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.schedule import budgets_text
 from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.models.generation import Generation
@@ -49,7 +50,7 @@ def ask(image: Path, text: str, pretrained: str, methods: Sequence[str] = (), bu
             answers.append(asker.answer(batch, setting)[0])
         except ValueError as error:
             raise SweepError(f"{setting.entry.name} cannot run here: {error}") from error
-    where = f"{pretrained}, {config.budgets[0]:g} vision tokens"
+    where = f"{pretrained}, {budgets_text(config.budgets)}"
     return Question(where, text, "", asker.seen(picture), answers)
 
 
