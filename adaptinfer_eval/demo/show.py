@@ -9,6 +9,7 @@ from adaptinfer_eval.analysis.kept.draw import enlarged, stage_images
 from adaptinfer_eval.analysis.kept.picture import data_uri
 from adaptinfer_eval.demo.answers import Answers, Row
 from adaptinfer_eval.report.page.templates import template
+from adaptinfer_eval.report.units import flops_unit
 
 PACKAGE = "adaptinfer_eval.demo"
 
@@ -38,7 +39,7 @@ def as_html(answers: Answers) -> str:
         drawings=drawings,
         columns=max(map(len, drawings.values()), default=1),
         most_tokens=TOKENS,
-        unit=("GFLOPs", 1e9) if most < 1e11 else ("TFLOPs", 1e12),
+        unit=flops_unit(most),
     )
 
 
