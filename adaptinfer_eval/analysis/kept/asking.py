@@ -13,7 +13,6 @@ from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.schedule import budgets_text
 from adaptinfer_eval.models.batch import Batch
-from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.pictures import read_picture
@@ -21,6 +20,7 @@ from adaptinfer_eval.models.requests import Image
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.sweep.cells import Setting, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, make_config
+from adaptinfer_eval.sweep.shape import with_family
 from adaptinfer_eval.sweep.worker import load_wrapper
 
 METHODS = ("vanilla", "adaptinfer", "sparsevlm", "pdrop", "fastv")
@@ -100,10 +100,4 @@ class Asker:
 def own_config(pretrained: str, methods: Sequence[str], budget: float, kind: str) -> SweepConfig:
     """As of a sweep whose one task is the question; the family is read from the checkpoint's config.json."""
     values = {"pretrained": pretrained, "methods": list(methods), "budgets": [budget], "tasks": ["own"], "name": "own"}
-    config = make_config(values, [], kind)
-    try:
-        found = check_checkpoint(config.checkpoint)
-    except CheckpointError as error:
-        raise SweepError(str(error)) from error
-    assert found is not None  # it is None only where nothing may be downloaded
-    return config.model_copy(update={"backbone": found["model_type"]})
+    return with_family(make_config(values, [], kind))
