@@ -87,7 +87,7 @@ def question_of(sweep: Swept, task: str, doc: int, document: Document | None = N
     if not document.picture:
         raise SweepError(
             f"{where} cannot be drawn: it has not exactly one picture, or where a vision token lies in it is not known "
-            "(InternVL: max_patches=1); choose another question"
+            "(the model does not see it as one square, whole); choose another question"
         )
     budget = next((cell.budget for cell in cells if cell.budget), "")
     return Question(
