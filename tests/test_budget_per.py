@@ -19,9 +19,9 @@ from test_batches import answers, check_batch_equals_singles
 from tiny_models import IMAGE_TOKENS, batch, decoder, internvl, llava, prompt
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones.messages import Image as Part
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
-from adaptinfer_eval.models.requests import Image as Part
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import load_config

@@ -10,13 +10,13 @@ from PIL.Image import Image as Picture
 from adaptinfer_eval.analysis.kept.picture import as_seen
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.schedule import budgets_text
 from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.pictures import read_picture
-from adaptinfer_eval.models.requests import Image
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.sweep.cells import Setting, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, make_config
