@@ -23,14 +23,16 @@ class Audit:
     """The cost of one prefill.
 
     `entering`, `leaving`: vision tokens of the prompt per layer, mean over layers; `entering_per_image`,
-    `leaving_per_image`: of each of its `images`. `macs`: multiply-adds of all decoder layers by Eq. 5, what the papers
-    call FLOPs. `flops` = 2 × macs. `schedule`: what the method does, `1:133,10:27,20:3`.
+    `leaving_per_image`: of each of its `images`; `entering_share`, `leaving_share`: of the `vision_tokens` that it came
+    with. `macs`: multiply-adds of all decoder layers by Eq. 5, what the papers call FLOPs. `flops` = 2 × macs.
+    `schedule`: what the method does, `1:133,10:27,20:3`.
     """
 
     schedule: str
     entering: float
     leaving: float
     macs: float
+    vision_tokens: int
     images: int = 1
 
     @property
@@ -40,6 +42,14 @@ class Audit:
     @property
     def leaving_per_image(self) -> float:
         return self.leaving / self.images
+
+    @property
+    def entering_share(self) -> float:
+        return self.entering / self.vision_tokens
+
+    @property
+    def leaving_share(self) -> float:
+        return self.leaving / self.vision_tokens
 
     @property
     def flops(self) -> float:
@@ -134,5 +144,6 @@ def audit(
         entering=mean_count(entering, "entering"),
         leaving=mean_count(entering, "leaving"),
         macs=prefill_macs([n + text_tokens for n in entering], hidden_size, intermediate_size),
+        vision_tokens=vision_tokens,
         images=images,
     )

@@ -20,10 +20,11 @@ class Downsample(ImageMethod):
         side = round(image_tokens**0.5)
         if side * side != image_tokens:
             raise ValueError(f"{image_tokens} tokens are no square grid: down-sampling needs a square image")
-        rows = min(round(self.budget**0.5), side)
+        budget = self.image_budget(image_tokens)
+        rows = min(round(budget**0.5), side)
         chosen: list[int] = []
         for row, line in enumerate(_spread(rows, side)):
-            columns = (row + 1) * self.budget // rows - row * self.budget // rows
+            columns = (row + 1) * budget // rows - row * budget // rows
             chosen += [line * side + column for column in _spread(columns, side)]
         return chosen
 

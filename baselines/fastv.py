@@ -7,10 +7,11 @@ in prefill; kept tokens keep their positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+from adaptinfer_eval.methods.budget import OnDemand
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.schedule import Schedule, Stage
 
@@ -40,8 +41,8 @@ class FastV(LayerMethod):
         if self.layers is not None:
             raise ValueError("FastV prunes once, after layer K - 1: give k= instead of layers=")
 
-    def candidates(self, num_layers: int, vision_tokens: int) -> Iterable[Schedule]:
-        return (Schedule([Stage(self.k - 1, keep)]) for keep in range(vision_tokens + 1))
+    def candidates(self, num_layers: int, vision_tokens: int) -> Sequence[Schedule]:
+        return OnDemand(vision_tokens + 1, lambda keep: Schedule([Stage(self.k - 1, keep)]))
 
     def starting_after(self, layer: int, num_layers: int) -> FastV:
         return replace(self, k=layer + 1)

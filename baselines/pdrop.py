@@ -6,11 +6,11 @@ CVPR 2025, arXiv 2410.17247.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from adaptinfer_eval.methods.budget import given_layers, scale_layers
+from adaptinfer_eval.methods.budget import OnDemand, given_layers, scale_layers
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.schedule import Schedule, Stage
 
@@ -37,11 +37,22 @@ class PDrop(LayerMethod):
     queries: ClassVar = "last"
     looks_ahead: ClassVar = True
 
-    def candidates(self, num_layers: int, vision_tokens: int) -> Iterable[Schedule]:
+    def candidates(self, num_layers: int, vision_tokens: int) -> Sequence[Schedule]:
+        return self._pyramids(num_layers, 1000)
+
+    def finer_candidates(self, num_layers: int, vision_tokens: int) -> Sequence[Schedule]:
+        """Steps that change no stage by more than a token."""
+        return self._pyramids(num_layers, len(self.stage_layers(num_layers)) * vision_tokens)
+
+    def _pyramids(self, num_layers: int, steps: int) -> Sequence[Schedule]:
+        """One for each λ between 0 and 1, in so many steps."""
         layers = self.stage_layers(num_layers)
-        for thousandths in range(1, 1000):
-            share = thousandths / 1000
-            yield Schedule(Stage(layer, round(share ** (i + 1), 9)) for i, layer in enumerate(layers))
+
+        def pyramid(number: int) -> Schedule:
+            share = (number + 1) / steps
+            return Schedule(Stage(layer, round(share ** (i + 1), 9)) for i, layer in enumerate(layers))
+
+        return OnDemand(max(steps - 1, 0), pyramid)
 
     def stage_layers(self, num_layers: int) -> list[int]:
         return given_layers(self.layers) if self.layers else scale_layers((1, 7, 15), 32, num_layers)

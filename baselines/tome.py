@@ -33,26 +33,27 @@ class ToMe(ImageMethod):
         return self.proportional
 
     def select(self, image_tokens: int) -> Sequence[int]:
-        return range(self.budget)
+        return range(self.image_budget(image_tokens))
 
     def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
         """Merges per layer, 512 = 6 × 23 + 17 × 22; ValueError when `num_layers` layers cannot merge that many."""
-        total = image_tokens - self.budget
+        budget = self.image_budget(image_tokens)
+        total = image_tokens - budget
         if total < 0:
-            raise ValueError(f"budget={self.budget}: the image has only {image_tokens} vision tokens: use vanilla")
+            raise ValueError(f"budget={budget}: the image has only {image_tokens} vision tokens: use vanilla")
         for most in range(image_tokens // 2 + 1):
             merges, left = [], image_tokens
             for _ in range(num_layers):
                 merges.append(min(most, left // 2))  # a layer can merge every other token
                 left -= merges[-1]
-            if (excess := self.budget - left) >= 0:
+            if (excess := budget - left) >= 0:
                 full = [layer for layer, merge in enumerate(merges) if merge == most]
                 for layer in full[len(full) - excess :]:
                     merges[layer] -= 1
                 assert sum(merges) == total
                 return merges
         raise ValueError(
-            f"budget={self.budget}: {num_layers} layers that merge half of their tokens leave {left} of "
+            f"budget={budget}: {num_layers} layers that merge half of their tokens leave {left} of "
             f"{image_tokens}: choose a budget of at least {left}"
         )
 

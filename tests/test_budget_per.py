@@ -19,9 +19,9 @@ from test_batches import answers, check_batch_equals_singles
 from tiny_models import IMAGE_TOKENS, batch, decoder, internvl, llava, prompt
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones.messages import Image as Part
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
-from adaptinfer_eval.models.requests import Image as Part
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import load_config
@@ -75,9 +75,9 @@ def test_an_explicit_schedule_is_the_prompts_and_a_share_is_of_its_tokens() -> N
 
 def test_images_share_a_budget_and_the_first_get_what_is_left_over() -> None:
     method = ae.get_method("downsample")(budget=64, per="prompt")
-    assert [method.image_budgets(images) for images in (0, 1, 2, 3)] == [[], [64], [32, 32], [22, 21, 21]]
+    assert [method.image_budgets([576] * images) for images in (0, 1, 2, 3)] == [[], [64], [32, 32], [22, 21, 21]]
     with pytest.raises(ValueError, match="budget=2 per prompt is less than a token for each of its 3 images"):
-        ae.get_method("tome")(budget=2, per="prompt").image_budgets(3)
+        ae.get_method("tome")(budget=2, per="prompt").image_budgets([576] * 3)
 
 
 def test_a_prompt_whose_images_leave_no_room_names_the_remedy() -> None:
@@ -92,7 +92,7 @@ def test_a_prompt_whose_images_leave_no_room_names_the_remedy() -> None:
         ("fastv", {"schedule": "1:9", "per": "prompt"}, "per= goes with budget="),
         ("pdrop", {"schedule": "original", "count": "entering"}, "count= goes with budget="),
         ("fastv", {"budget": True}, "budget=True: FastV takes a number"),
-        ("tome", {"budget": True}, "budget=True: ToMe takes a whole number"),
+        ("tome", {"budget": True}, "budget=True: ToMe takes a number"),
         ("random", {"budget": float("nan")}, "budget=nan: Random takes a number"),
         ("adaptinfer", {"budget": "64"}, "budget='64': AdaptInfer takes a number"),
     ],

@@ -17,9 +17,10 @@ from test_lmms_models import METHODS, ask
 from test_lmms_models import questions as requests
 from transformers import GenerationConfig
 
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import kept_tokens
-from adaptinfer_eval.models.requests import Image, RequestError
+from adaptinfer_eval.models.requests import RequestError
 
 Document = dict[str, Any]
 PICTURES = [

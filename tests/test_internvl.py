@@ -16,7 +16,7 @@ from test_lmms_models import METHODS as WRAPPED
 from test_lmms_models import ask
 from tiny_models import IMAGE_TOKENS, internvl
 
-from adaptinfer_eval.models.requests import Image
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import load_config
 from adaptinfer_eval.sweep.shape import model_shape

@@ -15,9 +15,10 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.backbones.vicuna import VICUNA_SYSTEM
 from adaptinfer_eval.models.generation import Generation
-from adaptinfer_eval.models.requests import Image, RequestError
+from adaptinfer_eval.models.requests import RequestError
 
 MINI_MODEL = Path(__file__).parent.parent / "tasks" / "mini" / "model"
 Document = dict[str, Any]

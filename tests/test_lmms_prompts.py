@@ -10,19 +10,11 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import save_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer
 
-from adaptinfer_eval.backbones.messages import checkpoint_template
+from adaptinfer_eval.backbones.messages import Image, Message, checkpoint_template
 from adaptinfer_eval.backbones.vicuna import VICUNA_SYSTEM, vicuna_v1
 from adaptinfer_eval.models.decoding import cut, until_end
 from adaptinfer_eval.models.generation import Generation
-from adaptinfer_eval.models.requests import (
-    Image,
-    Message,
-    Request,
-    batches,
-    generation_requests,
-    one_ahead,
-    simple_messages,
-)
+from adaptinfer_eval.models.requests import Request, batches, generation_requests, one_ahead, simple_messages
 
 QUESTION: list[Message] = [("user", [Image("1.png"), Image("2.png"), "Which is red?"])]
 

@@ -28,7 +28,7 @@ from adaptinfer_eval import ImageMethod
 @dataclass(frozen=True, kw_only=True)
 class First(ImageMethod):
     def select(self, image_tokens):
-        return range(self.budget)
+        return range(self.image_budget(image_tokens))
 """
 
 

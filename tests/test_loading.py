@@ -20,10 +20,10 @@ from shell import call
 from sweeps import run, small_sweep
 from torch import Tensor
 
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.loading import load_model
-from adaptinfer_eval.models.requests import Image
 from adaptinfer_eval.sweep.config import SweepError
 
 Weights = dict[str, Tensor]

@@ -13,10 +13,11 @@ from test_lmms_models import ask, questions, to_messages
 from tiny_models import llava, prompt
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.other_question import other_question
-from adaptinfer_eval.models.requests import Image, RequestError, generation_requests
+from adaptinfer_eval.models.requests import RequestError, generation_requests
 
 SCHEDULE = ",schedule=0:20/1:10/2:5"
 Document = dict[str, Any]

@@ -15,8 +15,9 @@ from PIL import Image as Picture
 from PIL import ImageFile
 from test_lmms_models import questions
 
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.pictures import read_picture
-from adaptinfer_eval.models.requests import Image, RequestError
+from adaptinfer_eval.models.requests import RequestError
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)

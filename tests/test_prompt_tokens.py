@@ -15,7 +15,7 @@ from PIL import Image as Picture
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
-from adaptinfer_eval.models.requests import Image, Message
+from adaptinfer_eval.backbones.messages import Image, Message
 
 MINI_MODEL = Path(__file__).parent.parent / "tasks" / "mini" / "model"
 PICTURE = Image(Picture.new("RGB", (24, 24), "red"))

@@ -126,9 +126,9 @@ def test_a_budget_is_met_or_a_schedule_that_meets_it_is_named(name: str, options
 def test_a_budget_is_solved_without_a_method() -> None:
     """The nearest candidate, whatever made it; else one that starts earlier, as late as it can be."""
 
-    def starting_after(layer: int) -> list[Candidate]:
+    def starting_after(layer: int) -> list[list[Candidate]]:
         schedules = [(keep, Schedule([Stage(layer, keep)])) for keep in range(101)]
-        return [(schedule, entering_counts(schedule, [keep], 100, 10)) for keep, schedule in schedules]
+        return [[(schedule, entering_counts(schedule, [keep], 100, 10)) for keep, schedule in schedules]]
 
     cases: list[tuple[float, Count, int]] = [(55.4, "leaving", 44), (64, "entering", 49), (93, "entering", 90)]
     for budget, count, keep in cases:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, make_config
+from adaptinfer_eval.sweep.shape import with_family
 from adaptinfer_eval.sweep.tasks import check_tasks
 
 T = TypeVar("T")
@@ -55,14 +55,9 @@ def read_asked(
         "dtype": dtype,
         "output": str(output or ""),
     }
-    config = make_config(values, overrides, kind)
-    try:
-        found = check_checkpoint(config.checkpoint, str(config.model_args.get("revision") or "main"))
-    except CheckpointError as error:
-        raise SweepError(str(error)) from error
-    assert found is not None  # it is None only where nothing may be downloaded
+    config = with_family(make_config(values, overrides, kind))
     check_tasks(config, scored=False)
-    return Asked(config.model_copy(update={"backbone": found["model_type"]}), samples)
+    return Asked(config, samples)
 
 
 def spread(questions: Mapping[int, T], samples: int) -> dict[int, T]:

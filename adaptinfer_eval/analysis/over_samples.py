@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rich.progress
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.text import Text
@@ -27,6 +26,7 @@ from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.identity import Sources, digest_files
 from adaptinfer_eval.sweep.journal import only_run
 from adaptinfer_eval.sweep.logs import logged_to
+from adaptinfer_eval.sweep.progress import progress_bar
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import load_wrapper
 
@@ -117,7 +117,7 @@ def _observe(
     sums: Mapping[str, Sums],
     console: Console,
 ) -> None:
-    with _progress(console) as progress:
+    with progress_bar(console, "samples") as progress:
         total, done = sum(map(len, chosen.values())), sum(of_task.done for of_task in sums.values())
         bar = progress.add_task("loading the model", total=total, completed=done)
         model = load_wrapper(sources.pin(asked.config))
@@ -155,15 +155,3 @@ def _measured(model: Any, batch: Batch, measure: Measure) -> tuple[NDArray[Any],
     images, texts = layers[0].vision_mask.any(1).tolist(), layers[0].text_mask.any(1).tolist()
     reasons = ["" if text else NO_TEXT if image else NO_IMAGE for image, text in zip(images, texts, strict=True)]
     return measure.of_batch(layers), reasons
-
-
-def _progress(console: Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.BarColumn(10),
-        rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} samples"),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.description}", markup=False),
-        console=console,
-        redirect_stdout=False,  # what is printed goes to the log
-        redirect_stderr=False,
-    )

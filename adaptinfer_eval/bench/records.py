@@ -86,6 +86,8 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
     audit = {
         "entering": cost.entering,
         "leaving": cost.leaving,
+        "entering_share": cost.entering_share,
+        "leaving_share": cost.leaving_share,
         "macs": cost.macs,
         "flops": cost.flops,
         "true_flops": prefill_flops(method, Decoder.of(shape), vision_tokens=vision_tokens, **prompt),

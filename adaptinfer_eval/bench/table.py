@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from adaptinfer_eval.bench.records import Record
+from adaptinfer_eval.methods.schedule import budget_text
 
 HEADERS = (
     "method",
@@ -56,7 +57,7 @@ def _row(record: Record, vanilla: Record | None) -> tuple[str, ...]:
     options = ",".join(f"{key}={value}" for key, value in record["options"].items())
     return (
         f"{record['method']} ({options})" if options else record["method"],
-        "–" if record["budget"] is None else f"{record['budget']:g}",
+        "–" if record["budget"] is None else budget_text(record["budget"]),
         str(record["batch_size"]),
         str(record["text_tokens"]),
         f"{1e3 * measured['images']['median']:.1f}",

@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any
 
 from adaptinfer_eval.bench.records import Record, read_bench
+from adaptinfer_eval.methods.schedule import budget_text
 from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.report.layouts import TITLES, options_of
 from adaptinfer_eval.report.published import read_published
@@ -75,7 +76,7 @@ def _rows(
     tokens = first["vision_tokens"] if first["budget"] is None else first["budget"]
     head = {
         "Method": title,
-        "Tokens": f"{tokens:g}",
+        "Tokens": budget_text(tokens),
         "Batch": str(first["batch_size"]),
         "Attention": first["attention"],
     }

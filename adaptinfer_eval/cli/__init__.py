@@ -58,6 +58,7 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     """Show every (method, budget) with its cost on paper; nothing is loaded."""
     from tabulate import tabulate
 
+    from adaptinfer_eval.methods.schedule import budget_text
     from adaptinfer_eval.sweep.cells import plan as plan_sweep
     from adaptinfer_eval.sweep.cells import prompts_planned_for
     from adaptinfer_eval.sweep.tasks import check_tasks
@@ -68,18 +69,21 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     for planned in plan_sweep(sweep):
         setting = planned.setting
         times = f", seed {setting.seed}" * bool(setting.seed) + f", repeat {setting.repeat}" * bool(setting.repeat)
-        head = (setting.entry.label + times, "–" if setting.budget is None else f"{setting.budget:g}")
+        head = (setting.entry.label + times, "–" if setting.budget is None else budget_text(setting.budget))
         if planned.audit is None or planned.relative_cost is None:
             rows.append((*head, f"cannot run: {planned.reason}", "", "", "", ""))
             continue
         cost = planned.audit
-        numbers = (f"{cost.entering:.2f}", f"{cost.leaving:.2f}", f"{cost.macs / 1e12:.4g}")
-        rows.append((*head, cost.schedule, *numbers, f"{100 * planned.relative_cost:.1f} %"))
+        entering = f"{cost.entering:.2f} ({100 * cost.entering_share:.1f} %)"
+        leaving = f"{cost.leaving:.2f} ({100 * cost.leaving_share:.1f} %)"
+        numbers = (entering, leaving, f"{cost.macs / 1e12:.4g}", f"{100 * planned.relative_cost:.1f} %")
+        rows.append((*head, cost.schedule, *numbers))
     headers = ("method", "budget", "schedule", "entering", "leaving", "TFLOPs", "relative")
     align = ("left", "right", "left", "right", "right", "right", "right")
     print(tabulate(rows, headers, "github", colalign=align, maxcolwidths=[None, None, 50], disable_numparse=True))
     asked = f"the first {sweep.limit}" if sweep.limit else "all"
     print(f"\n{len(rows)} settings x {len(sweep.tasks)} tasks, {asked} questions each: {', '.join(sweep.tasks)}")
+    print("Entering, leaving: vision tokens per layer, and their share of the prompt's.")
     print("TFLOPs: the paper's Eq. 5, where a multiply-add is one operation; relative: to all vision tokens.")
     print(prompts_planned_for(sweep))
 

@@ -60,6 +60,8 @@ def _show(found: dict[str, Any], proposal: Proposal | None) -> None:
     """What was found, and what follows from it."""
     from tabulate import tabulate
 
+    from adaptinfer_eval.methods.schedule import budgets_text
+
     rows = []
     for task, histogram in found["histograms"].items():
         tokens = sum(histogram)
@@ -75,9 +77,9 @@ def _show(found: dict[str, Any], proposal: Proposal | None) -> None:
         return
     print(f"\nPrune after layers {', '.join(map(str, proposal.layers))} of {found['layers']}; for AdaptInfer that is")
     for budget, schedule in proposal.schedules.items():
-        print(f"  {budget} vision tokens: {schedule}")
+        print(f"  {budgets_text([float(budget)])}: {schedule}")
     for budget, reason in proposal.unreachable.items():
-        print(f"  {budget} vision tokens: cannot be reached: {reason}")
+        print(f"  {budgets_text([float(budget)])}: cannot be reached: {reason}")
 
 
 @contextmanager

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from adaptinfer_eval.analysis.kept.asking import TOKENS
 from adaptinfer_eval.analysis.kept.draw import enlarged, stage_images
 from adaptinfer_eval.analysis.kept.picture import data_uri
 from adaptinfer_eval.demo.answers import Answers, Row
+from adaptinfer_eval.report.page.templates import template
+from adaptinfer_eval.report.units import flops_unit
+
+PACKAGE = "adaptinfer_eval.demo"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def as_html(answers: Answers) -> str:
         for row in rows
         if row.stages
     }
-    return _template("answers").render(
+    return template(PACKAGE, "answers").render(
         answers=answers,
         refused=[row for row in answers.rows if not isinstance(row, Row)],
         rows=rows,
@@ -38,22 +39,10 @@ def as_html(answers: Answers) -> str:
         drawings=drawings,
         columns=max(map(len, drawings.values()), default=1),
         most_tokens=TOKENS,
-        unit=("GFLOPs", 1e9) if most < 1e11 else ("TFLOPs", 1e12),
+        unit=flops_unit(most),
     )
 
 
 def problem_html(problem: str) -> str:
     """Why there are no answers."""
-    return _template("problem").render(problem=problem)
-
-
-@cache
-def _template(name: str) -> Template:
-    environment = Environment(
-        loader=PackageLoader("adaptinfer_eval.demo", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(f"{name}.html.jinja")
+    return template(PACKAGE, "problem").render(problem=problem)

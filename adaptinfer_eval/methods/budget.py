@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from adaptinfer_eval.methods.schedule import Count, Schedule, Stage, mean_count
 
+T = TypeVar("T")
 Candidate = tuple[Schedule, Sequence[int]]
 """A schedule, and the vision tokens that enter each layer under it."""
+Rows = Iterable[Sequence[Candidate]]
+"""Candidates whose mean counts rise, and again, in finer steps: the first row with one that meets a budget is taken."""
 
 
-def solve(
-    name: str,
-    budget: float,
-    count: Count,
-    candidates: Iterable[Candidate],
-    starting_after: Callable[[int], Iterable[Candidate]],
-) -> Schedule:
-    """The candidate whose mean count is within half a token of the budget.
+class OnDemand(Sequence[T]):
+    """So many items, each made of its number when it is asked for: of thousands, a search looks at a few."""
+
+    def __init__(self, length: int, make: Callable[[int], T]) -> None:
+        self._numbers, self._make = range(length), make
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self._make(self._numbers[number])
+
+
+def solve(name: str, budget: float, count: Count, candidates: Rows, starting_after: Callable[[int], Rows]) -> Schedule:
+    """The candidate whose mean count is within half a token of the budget, in tokens.
 
     ValueError when none is, naming a schedule of the same method that is. `name`: the method's, for that error;
     `starting_after`: what the candidates would be with the first stage after that layer.
@@ -35,17 +46,14 @@ def solve(
 
 
 def _remedy(
-    budget: float,
-    count: Count,
-    num_layers: int,
-    vision_tokens: int,
-    starting_after: Callable[[int], Iterable[Candidate]],
+    budget: float, count: Count, num_layers: int, vision_tokens: int, starting_after: Callable[[int], Rows]
 ) -> str:
     """A schedule of the same method that reaches the budget, its first stage as late as it can be."""
     if budget >= vision_tokens:
         return f"the image has only {vision_tokens} vision tokens: use vanilla"
     full_layers = int(budget * num_layers // vision_tokens)
-    for first in range(full_layers - (count == "entering"), -1, -1):
+    latest = min(full_layers - (count == "entering"), num_layers - 2)
+    for first in range(latest, -1, -1):
         nearest = _nearest(budget, count, starting_after(first))
         if nearest.meets_it:
             return f"schedule='{nearest.schedule}' can"
@@ -62,11 +70,27 @@ class _Nearest(NamedTuple):
     highest: float
 
 
-def _nearest(budget: float, count: Count, candidates: Iterable[Candidate]) -> _Nearest:
-    means = [(mean_count(entering, count), schedule, entering) for schedule, entering in candidates]
-    mean, schedule, entering = min(means, key=lambda candidate: abs(candidate[0] - budget))
-    reached = [candidate[0] for candidate in means]
-    return _Nearest(schedule, entering, abs(mean - budget) <= 0.5, min(reached), max(reached))
+def _nearest(budget: float, count: Count, rows: Rows) -> _Nearest:
+    for row in filter(len, rows):
+        nearest = _nearest_of(budget, count, row)
+        if nearest.meets_it:
+            break
+    return nearest
+
+
+def _nearest_of(budget: float, count: Count, row: Sequence[Candidate]) -> _Nearest:
+    """Of equal ones the first."""
+
+    def mean(candidate: Candidate) -> float:
+        return mean_count(candidate[1], count)
+
+    def off(candidate: Candidate) -> float:
+        return abs(mean(candidate) - budget)
+
+    above = min(bisect_left(row, budget, key=mean), len(row) - 1)
+    below = bisect_left(row, mean(row[max(above - 1, 0)]), key=mean)
+    best = min(row[below], row[above], key=off)
+    return _Nearest(*best, off(best) <= 0.5, mean(row[0]), mean(row[-1]))
 
 
 def given_layers(text: str) -> list[int]:
@@ -83,8 +107,11 @@ def scale_layers(layers: Iterable[int], from_layers: int, to_layers: int) -> lis
     return scaled
 
 
-def scaled_shapes(shape: Schedule, vision_tokens: int) -> Iterable[Schedule]:
+def scaled_shapes(shape: Schedule, vision_tokens: int) -> Sequence[Schedule]:
     """`shape` with all keeps scaled alike, one schedule for each possible keep of the first stage."""
-    for first in range(vision_tokens + 1):
+
+    def scaled(first: int) -> Schedule:
         scale = first / shape[0].keep
-        yield Schedule(Stage(layer, min(int(keep * scale + 0.5), vision_tokens)) for layer, keep in shape)
+        return Schedule(Stage(layer, min(int(keep * scale + 0.5), vision_tokens)) for layer, keep in shape)
+
+    return OnDemand(vision_tokens + 1, scaled)

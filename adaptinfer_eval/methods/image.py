@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from adaptinfer_eval.methods.method import Method
-from adaptinfer_eval.methods.schedule import Count, Per, check_budget, check_counting
+from adaptinfer_eval.methods.schedule import Count, Per, check_budget, check_counting, is_share, tokens_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,10 +19,12 @@ class ImageMethod(Method):
     """Prunes before the language model: every image goes in with `budget` vision tokens, at every layer.
 
     `per` "prompt": the images of a prompt share them equally; what is left over goes to the first, one token each.
+    A budget below 1 is the share of its own vision tokens that every image keeps, rounded (half a token up), and one at
+    least: `budget=0.25` is a share, 25 a number of tokens.
     A subclass says which tokens of the image go on and, if it works inside the vision tower, what happens there.
     """
 
-    budget: int
+    budget: float
     count: Count = "leaving"
     per: Per = "image"
 
@@ -31,8 +33,13 @@ class ImageMethod(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_budget(self.budget)
         check_counting(self.count, self.per)
+        check_budget(self.budget, self.per)
+        if not is_share(self.budget):
+            if self.budget % 1:
+                wanted = "a whole number of tokens, or a share below 1: 25 or 0.25"
+                raise ValueError(f"budget={self.budget!r}: {self.name} takes {wanted}")
+            object.__setattr__(self, "budget", int(self.budget))  # 2.0 is 2
 
     @abstractmethod
     def select(self, image_tokens: int) -> Sequence[int]:
@@ -54,14 +61,22 @@ class ImageMethod(Method):
         """
         raise TypeError(f"{self.name} works in the tower (in_tower), but has no assign()")
 
-    def image_budgets(self, images: int) -> list[int]:
-        """Vision tokens of each image of a prompt that has so many; ValueError where one would be left without."""
-        if self.per == "image" or images == 0:
-            return [self.budget] * images
-        share, more = divmod(self.budget, images)
-        if share == 0:
+    def image_budget(self, image_tokens: int) -> int:
+        """Vision tokens that go on of an image of `image_tokens`, where the budget is per image."""
+        return max(int(tokens_of(self.budget, image_tokens) + 0.5), 1)
+
+    def image_budgets(self, image_tokens: Sequence[int]) -> list[int]:
+        """Vision tokens that go on of each image of a prompt whose images have so many.
+
+        ValueError where one would be left without.
+        """
+        if self.per == "image" or not image_tokens:
+            return [self.image_budget(tokens) for tokens in image_tokens]
+        images = len(image_tokens)
+        each, more = divmod(int(self.budget), images)
+        if each == 0:
             raise ValueError(f"budget={self.budget} per prompt is less than a token for each of its {images} images")
-        return [share + 1] * more + [share] * (images - more)
+        return [each + 1] * more + [each] * (images - more)
 
     def for_image(self, budget: int) -> ImageMethod:
         """The same method for one image of a prompt, which keeps `budget` tokens."""
@@ -74,11 +89,12 @@ class ImageMethod(Method):
                 f"{self.name} works inside a CLIP vision tower whose patches are read without CLS, "
                 "and this model has none: use a method that prunes in the language model"
             )
-        for budget in set(self.image_budgets(images)):
+        for budget in set(self.image_budgets([image_tokens] * images)):
             self.for_image(budget).tower_schedule(layers, image_tokens)
 
     def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
-        budgets, image_tokens = self.image_budgets(images), vision_tokens // images
+        image_tokens = vision_tokens // images
+        budgets = self.image_budgets([image_tokens] * images)
         for budget in set(budgets):
             if budget > image_tokens:
                 raise ValueError(f"budget={self.budget}: the image has only {image_tokens} vision tokens: use vanilla")
@@ -86,7 +102,7 @@ class ImageMethod(Method):
         return [sum(budgets)] * num_layers
 
     def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
-        return f"before:{sum(self.image_budgets(images))}"
+        return f"before:{sum(self.image_budgets([vision_tokens // images] * images))}"
 
 
 def works_in_tower(method: Method) -> TypeGuard[ImageMethod]:

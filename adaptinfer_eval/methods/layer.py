@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from adaptinfer_eval.methods.budget import Candidate, given_layers, scale_layers, scaled_shapes, solve
+from adaptinfer_eval.methods.budget import (
+    Candidate,
+    OnDemand,
+    Rows,
+    given_layers,
+    scale_layers,
+    scaled_shapes,
+    solve,
+)
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.methods.schedule import (
     Count,
@@ -18,6 +26,8 @@ from adaptinfer_eval.methods.schedule import (
     check_budget,
     check_counting,
     entering_counts,
+    is_share,
+    tokens_of,
     wanted_count,
 )
 
@@ -32,7 +42,8 @@ class LayerMethod(Method):
     """Prunes after decoder layers. A subclass scores vision tokens; the engine keeps the best and drops the rest.
 
     `budget`: mean vision tokens per layer, counted as `count` says ("leaving" as in the papers, or "entering"), `per`
-    "image" of a prompt or for the whole "prompt".
+    "image" of a prompt or for the whole "prompt". Below 1 it is a share of the prompt's vision tokens, solved for each
+    prompt: `budget=0.25` of 576 tokens is what 144 per prompt would be, official schedule or solved; 25 are tokens.
     `schedule`: explicit stages instead of a budget, `1:133,10:27,20:3`, or the name of one of `named_schedules`. Its
     numbers are tokens of the whole prompt, however many images that has.
     `layers`: with a budget, the layers to prune after instead of the official ones, `1,10,20`.
@@ -66,7 +77,7 @@ class LayerMethod(Method):
             raise ValueError(f"{self.name} needs either budget=64 or schedule='1:133,10:27,20:3', not both")
         check_counting(self.count, self.per)
         if self.budget is not None:
-            check_budget(self.budget)
+            check_budget(self.budget, self.per)
         if self.schedule is not None:
             if self.layers is not None:
                 raise ValueError("layers= goes with budget=; a schedule names its layers itself")
@@ -120,7 +131,8 @@ class LayerMethod(Method):
         With a budget per image, stages keep `images` times what they keep of one image (of the mean size).
         Raises ValueError where the schedule does not fit the model or the budget cannot be reached.
         """
-        times = images if self.schedule is None and self.per == "image" else 1
+        per_image = self.budget is not None and not is_share(self.budget) and self.per == "image"
+        times = images if per_image else 1
         tokens = round(vision_tokens / times)
         if self.schedule is not None:
             schedule = self._explicit(self.schedule)
@@ -176,15 +188,35 @@ class LayerMethod(Method):
     def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
         return str(self.resolved(num_layers, vision_tokens, images))
 
-    def candidates(self, num_layers: int, vision_tokens: int) -> Iterable[Schedule]:
-        """Schedules to choose from when a budget is solved: the official shape with all keeps scaled alike."""
-        return scaled_shapes(self._shape(num_layers), vision_tokens)
+    def candidates(self, num_layers: int, vision_tokens: int) -> Sequence[Schedule]:
+        """Schedules to choose from when a budget is solved, none with fewer tokens than the one before it.
 
-    def counted_candidates(self, num_layers: int, vision_tokens: int) -> Iterator[Candidate]:
-        """`candidates` with what they compute; ValueError where one does not fit the model."""
-        for schedule in self.candidates(num_layers, vision_tokens):
+        The official shape with all keeps scaled alike.
+        """
+        return scaled_shapes(self._shape(num_layers, vision_tokens), vision_tokens)
+
+    def finer_candidates(self, num_layers: int, vision_tokens: int) -> Sequence[Schedule]:
+        """More of them, in finer steps, for budgets that none of `candidates` is near enough."""
+        return ()
+
+    def counted_candidates(self, num_layers: int, vision_tokens: int) -> Iterator[Sequence[Candidate]]:
+        """`candidates`, then `finer_candidates`, with what they compute; ValueError where one does not fit the model.
+
+        For a budget that is a share they keep shares, which prompts of any size can have.
+        """
+
+        def counted(schedules: Sequence[Schedule], number: int) -> Candidate:
+            schedule = schedules[number]
             schedule.check(num_layers)
-            yield schedule, self.entering_under(schedule, num_layers, vision_tokens)
+            if self.budget is not None and is_share(self.budget):
+                schedule = schedule.in_shares(vision_tokens)
+            return schedule, self.entering_under(schedule, num_layers, vision_tokens)
+
+        for schedules in (
+            self.candidates(num_layers, vision_tokens),
+            self.finer_candidates(num_layers, vision_tokens),
+        ):
+            yield OnDemand(len(schedules), partial(counted, schedules))
 
     def starting_after(self, layer: int, num_layers: int) -> LayerMethod:
         """The same method with its first stage after `layer`."""
@@ -203,6 +235,8 @@ class LayerMethod(Method):
         try:
             return _solve(self, num_layers, vision_tokens)
         except ValueError as error:
+            if self.budget is not None and is_share(self.budget):
+                raise ValueError(f"budget={self.budget:g} of {vision_tokens} vision tokens: {error}") from None
             if self.per == "image" or images == 1:
                 raise
             raise ValueError(f"a prompt of {images} images: {error}; or count the budget per=image") from None
@@ -210,10 +244,11 @@ class LayerMethod(Method):
     def _explicit(self, schedule: str) -> Schedule:
         return Schedule.parse(self.named_schedules.get(schedule, schedule))
 
-    def _shape(self, num_layers: int) -> Schedule:
-        """The official schedule nearest in depth and budget."""
+    def _shape(self, num_layers: int, vision_tokens: int) -> Schedule:
+        """The official schedule nearest in depth and in the share that the budget is of the image's tokens."""
         known = self.official[self._nearest_depth(num_layers)]
-        nearest = min(known, key=lambda budget: abs(budget - (self.budget or 0)))
+        wanted = tokens_of(self.budget or 0, vision_tokens) * self.official_tokens / max(vision_tokens, 1)
+        nearest = min(known, key=lambda budget: abs(budget - wanted))
         layers, keeps = self.stage_layers(num_layers), [stage.keep for stage in Schedule.parse(known[nearest])]
         if len(layers) != len(keeps):  # more or fewer places than the authors': the same share at every stage
             share = keeps[1] / keeps[0] if len(keeps) > 1 else 1.0
@@ -226,15 +261,16 @@ class LayerMethod(Method):
     def _official(self, num_layers: int, vision_tokens: int) -> Schedule | None:
         if self.count != "leaving" or self.layers is not None or vision_tokens > self.official_tokens:
             return None
-        text = next((t for b, t in self.official.get(num_layers, {}).items() if b == self.budget), None)
+        wanted = tokens_of(self.budget or 0, vision_tokens)
+        text = next((text for budget, text in self.official.get(num_layers, {}).items() if budget == wanted), None)
         return Schedule.parse(text) if text else None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)  # where images have any size, nearly every prompt has another number of tokens
 def _solve(method: LayerMethod, num_layers: int, vision_tokens: int) -> Schedule:
-    def starting_after(layer: int) -> Iterator[Candidate]:
+    def starting_after(layer: int) -> Rows:
         return method.starting_after(layer, num_layers).counted_candidates(num_layers, vision_tokens)
 
     assert method.budget is not None
     own = method.counted_candidates(num_layers, vision_tokens)
-    return solve(method.name, method.budget, method.count, own, starting_after)
+    return solve(method.name, tokens_of(method.budget, vision_tokens), method.count, own, starting_after)

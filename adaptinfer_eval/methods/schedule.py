@@ -7,14 +7,15 @@ share of those that are left there.
 
 A *budget* is the mean number of vision tokens per layer. The papers count the tokens *leaving* each layer
 (AdaptInfer, SparseVLM); what is computed are the tokens *entering* it. It is meant *per image*, as papers count: a
-prompt of three images has three times the budget; or *per prompt*, however many images it has.
+prompt of three images has three times the budget; or *per prompt*, however many images it has. Below 1 it is a share of
+the prompt's vision tokens: 25 is a number of tokens, 0.25 a share, and 1 is one token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Count = Literal["leaving", "entering"]
 COUNTS: tuple[Count, ...] = ("leaving", "entering")
@@ -22,10 +23,44 @@ Per = Literal["image", "prompt"]
 PERS: tuple[Per, ...] = ("image", "prompt")
 
 
-def check_budget(budget: float) -> None:
-    """ValueError unless `budget` is above 0."""
+def is_share(budget: float) -> bool:
+    """Whether a budget is a share of a prompt's vision tokens, and no number of them."""
+    return budget < 1
+
+
+def tokens_of(budget: float, vision_tokens: int) -> float:
+    """The budget of a prompt of `vision_tokens` in tokens: as it is, or that share of them."""
+    return round(budget * vision_tokens, 6) if is_share(budget) else budget  # 0.07 of 300 are 21.000000000000004
+
+
+def no_percent(budget: Any) -> Any:
+    """The budget as it was written; ValueError where that is a percentage."""
+    if isinstance(budget, str) and budget.strip().endswith("%"):
+        raise ValueError(f"budget={budget}: a share is written as a number below 1, such as 0.25")
+    return budget
+
+
+def budget_text(budget: float) -> str:
+    """As people write it: `64`, and of a share `25 %`."""
+    return f"{100 * budget:.6g} %" if is_share(budget) else f"{budget:g}"
+
+
+def budgets_text(budgets: Sequence[float], noun: str = "vision tokens") -> str:
+    """With the `noun` that they count: `128, 64 vision tokens`, `25 % of the vision tokens`, or both."""
+    numbers = ", ".join(budget_text(budget) for budget in budgets if not is_share(budget))
+    shares = ", ".join(budget_text(budget) for budget in budgets if is_share(budget))
+    return " and ".join([f"{numbers} {noun}"] * bool(numbers) + [f"{shares} of the {noun}"] * bool(shares))
+
+
+def check_budget(budget: float, per: str) -> None:
+    """ValueError unless `budget` is above 0, and where a share has `per` "prompt", which it is anyway."""
     if budget <= 0:
-        raise ValueError(f"budget={budget!r}: a number of vision tokens above 0")
+        raise ValueError(f"budget={budget!r}: a number of vision tokens above 0, or a share: 25 tokens, or 0.25 of all")
+    if is_share(budget) and per == "prompt":
+        raise ValueError(
+            f"per=prompt goes with a number of tokens, and budget={budget!r} is a share of all the prompt's vision "
+            "tokens anyway: leave per out"
+        )
 
 
 def check_counting(count: str, per: str) -> None:
@@ -75,6 +110,16 @@ class Schedule(tuple[Stage, ...]):
             raise ValueError(f"schedule {text!r}: layers must increase, got {layers}; sort and merge its stages")
         return schedule
 
+    def in_shares(self, vision_tokens: int) -> Schedule:
+        """With each number of tokens as a share of `vision_tokens`, so exact that it is that number again."""
+        digits = len(str(vision_tokens))
+        most = 1 - 10.0**-digits
+
+        def share(keep: int | float) -> float:
+            return keep if isinstance(keep, float) else min(round((keep + 0.5) / vision_tokens, digits), most)
+
+        return Schedule(Stage(layer, share(keep)) for layer, keep in self)
+
     def check(self, num_layers: int) -> None:
         """ValueError unless every stage has a layer after it in a model of `num_layers` layers."""
         if self and self[-1].layer > num_layers - 2:
@@ -97,7 +142,7 @@ def _stage(text: str) -> Stage:
 def _keep(text: str) -> int | float:
     if text.rstrip().endswith("%"):
         return ShareOfCurrent(float(text.rstrip()[:-1]) / 100)
-    return float(text) if "." in text else int(text)
+    return float(text) if "." in text or "e-" in text else int(text)  # 1e-05 is how Python writes 0.00001
 
 
 def wanted_count(keep: int | float, vision_tokens: int, current: int) -> int:

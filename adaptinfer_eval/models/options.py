@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from adaptinfer_eval.methods.method import Method, option_kinds, option_type
+from adaptinfer_eval.methods.schedule import no_percent
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +45,8 @@ def make_method(method: type[Method], options: Mapping[str, Any], other_known: C
     values = {}
     for name, given in options.items():
         value, kinds = plain(given), option_kinds(method, name)
+        if name == "budget":
+            no_percent(value)
         if str in kinds and isinstance(value, str | int) and not isinstance(value, bool):
             value = str(value).replace("/", ",")
         elif isinstance(value, str) or not kinds:  # a number in quotes is one; the method itself refuses what is none

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from adaptinfer_eval.models.requests import Image, Message, Request, chat_messages
+from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.models.requests import Request, chat_messages
 
 
 def other_question(request: Request, documents: Sequence[Any]) -> list[Message]:

@@ -11,8 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from adaptinfer_eval.backbones.messages import Image as Image
-from adaptinfer_eval.backbones.messages import Message as Message
+from adaptinfer_eval.backbones.messages import Image, Message
 
 T = TypeVar("T")
 R = TypeVar("R")

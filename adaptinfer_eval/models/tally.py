@@ -65,21 +65,23 @@ class Tally:
     def audit(self) -> dict[str, Any]:
         """Means over requests (vision tokens `entering` and `leaving` a layer: also over layers), and their number.
 
-        `entering_per_image`, `leaving_per_image`: means over images instead; left out where no request has any.
+        `entering_per_image`, `leaving_per_image`: means over images instead; `entering_share`, `leaving_share`: shares
+        of the vision tokens that all requests came with. All four are left out where no request has any.
         `{"requests": 0}` when there were none.
         """
         if not self.requests:
             return {"requests": 0}
         layers = self.by_layer()
         tokens = {"entering": mean_count(layers, "entering"), "leaving": mean_count(layers, "leaving")}
-        images = self.images / self.requests
+        images, vision_tokens = self.images / self.requests, self.vision_tokens / self.requests
         return {
             "schedule": " | ".join(schedule for schedule, _ in self.schedules.most_common()),
             **tokens,
             **({f"{count}_per_image": mean / images for count, mean in tokens.items()} if images else {}),
+            **({f"{count}_share": mean / vision_tokens for count, mean in tokens.items()} if vision_tokens else {}),
             "flops": self.flops / self.requests,
             "images": images,
-            "vision_tokens": self.vision_tokens / self.requests,
+            "vision_tokens": vision_tokens,
             "text_tokens": self.text_tokens / self.requests,
             "generated_tokens": self.generated_tokens / self.requests,
             "requests": self.requests,

@@ -40,7 +40,7 @@ class ImagePruner:
                 "an image: methods that prune before the language model need whole images"
             )
         before = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-        budgets = [self.method.image_budgets(images) for images in prompt.images]
+        budgets = [self.method.image_budgets([self.image_tokens] * images) for images in prompt.images]
         keep = [sum(row) for row in budgets]
         most = max(prompt.images)
         rows = [torch.cat([self._selected(budget) for budget in row + [0] * (most - len(row))]) for row in budgets]

@@ -39,7 +39,8 @@ class TowerPruner:
 
     def expect(self, images: Sequence[int]) -> None:
         """The images that come next are of prompts with so many each."""
-        self.expected = [budget for count in images for budget in self.method.image_budgets(count)]
+        of_each = [self.method.image_budgets([self.tower.image_tokens] * count) for count in images]
+        self.expected = [budget for budgets in of_each for budget in budgets]
 
     def _merges(self, budget: int) -> Sequence[int]:
         return self.method.for_image(budget).tower_schedule(len(self.tower.layers), self.tower.image_tokens)
@@ -74,7 +75,7 @@ class TowerPruner:
         self._forget()
         pixels = args[0] if args else kwargs["pixel_values"]
         if self.method.per == "image":
-            self.budgets = [self.method.budget] * len(pixels)
+            self.budgets = self.method.image_budgets([self.tower.image_tokens] * len(pixels))
         elif self.expected is None or len(self.expected) != len(pixels):
             raise ValueError(
                 f"per=prompt shares {self.method.name}'s budget among the images of a prompt, and of these "

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from adaptinfer_eval.analysis.kept.picture import read_uri
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
+from adaptinfer_eval.methods.schedule import budgets_text
 from adaptinfer_eval.report.layouts import Layout, heading, headings_of
 from adaptinfer_eval.report.methods import MethodCell, cells_of, verdict_of
 from adaptinfer_eval.report.page.documents import Document, read_documents
@@ -86,11 +87,11 @@ def question_of(sweep: Swept, task: str, doc: int, document: Document | None = N
     if not document.picture:
         raise SweepError(
             f"{where} cannot be drawn: it has not exactly one picture, or where a vision token lies in it is not known "
-            "(InternVL: max_patches=1); choose another question"
+            "(the model does not see it as one square, whole); choose another question"
         )
     budget = next((cell.budget for cell in cells if cell.budget), "")
     return Question(
-        where=f"{where}, {budget} vision tokens" if budget else where,
+        where=f"{where}, {budgets_text([float(budget)])}" if budget else where,
         text=str(samples[0][doc]["input"]),
         target=document.target,
         image=read_uri(document.picture),

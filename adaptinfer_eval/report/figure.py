@@ -9,6 +9,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from matplotlib.typing import LineStyleType
 
 from adaptinfer_eval.drawing import COLOURS
+from adaptinfer_eval.methods.schedule import budget_text
 from adaptinfer_eval.report.trend import Panel, Trends
 
 MARKERS = ("o", "s", "^", "D", "*", "v", "P", "X")
@@ -57,7 +58,7 @@ def _draw(axes: Axes, panel: Panel, names: list[str], vanilla_tokens: float) -> 
     axes.set_xscale("log")
     axes.set_xlim(budgets[0] / MARGIN, budgets[-1] * MARGIN)
     axes.xaxis.set_major_locator(FixedLocator(budgets))
-    axes.xaxis.set_major_formatter(FixedFormatter([f"{budget:g}" for budget in budgets]))
+    axes.xaxis.set_major_formatter(FixedFormatter([budget_text(budget) for budget in budgets]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("Vision tokens per layer")
     axes.set_title(panel.title, fontsize="medium")

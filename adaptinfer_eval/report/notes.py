@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adaptinfer_eval.methods.schedule import budgets_text, is_share
 from adaptinfer_eval.report.bootstrap import RESAMPLES
-from adaptinfer_eval.report.layouts import TITLES, Layout
+from adaptinfer_eval.report.layouts import TITLES, Layout, Record
 from adaptinfer_eval.report.published import Published
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Line, Member
@@ -21,7 +22,7 @@ def notes_of(
 ) -> list[str]:
     """`known`: what `lineage` prints for the table, if anything; `mismatch`: why it is not compared."""
     records = [record for line in lines for cell in line.cells.values() for record in cell.records.values()]
-    counts = sorted({f"{record['count']}, per {record['per']}" for record in records if record["count"]})
+    counts = sorted({_counting(record) for record in records if record["count"]})
     notes = [
         f"Avg. tokens: the budget, in vision tokens per layer ({' or '.join(counts) or 'none'}). Entering, "
         "leaving: vision tokens of a prompt that a layer computed and passed on, measured. FLOPs: prefill by the "
@@ -51,6 +52,11 @@ def notes_of(
     return [*notes, *_means(lines), *_limits(lines), *_reasons(lines)]
 
 
+def _counting(record: Record) -> str:
+    share = record["budget"] is not None and is_share(record["budget"])
+    return f"{record['count']}, " + ("as a share of the prompt's" if share else f"per {record['per']}")
+
+
 def _published(
     lines: Sequence[Line], layout: Layout, known: Published | None, lineage: str, mismatch: str
 ) -> list[str]:
@@ -73,7 +79,9 @@ def _means(lines: Sequence[Line]) -> list[str]:
     lists: dict[str, list[str]] = {}
     for line in lines:
         if len(line.members) > 1 and any(cell.status == "done" for cell in line.cells.values()):
-            lists.setdefault(_members(sorted(line.members)), []).append(f"{line.place.title} at {line.tokens:g} tokens")
+            lists.setdefault(_members(sorted(line.members)), []).append(
+                f"{line.place.title} at {budgets_text([line.tokens], 'tokens')}"
+            )
     return [f"{', '.join(titles)}: mean ± standard deviation over {members}." for members, titles in lists.items()]
 
 
@@ -106,7 +114,7 @@ def _reasons(lines: Sequence[Line]) -> list[str]:
     """Why cells have no score, equal reasons once with their tasks."""
     reasons: dict[str, list[str]] = {}
     for line in lines:
-        setting = line.place.title + (f", {line.place.budget:g} tokens" if line.place.budget else "")
+        setting = line.place.title + (f", {budgets_text([line.place.budget], 'tokens')}" if line.place.budget else "")
         for cell in line.cells.values():
             for member, record in sorted(cell.records.items()):
                 if record["status"] != "done":

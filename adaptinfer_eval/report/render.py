@@ -9,6 +9,7 @@ from statistics import fmean
 
 from tabulate import tabulate
 
+from adaptinfer_eval.methods.schedule import budget_text
 from adaptinfer_eval.report.published import RATIO
 from adaptinfer_eval.report.rows import Line, spread
 from adaptinfer_eval.report.table import Table
@@ -82,7 +83,7 @@ def csv_rows(table: Table) -> list[Row]:
         low, high = (f"{end:.1f}" for end in ratio.interval) if ratio and ratio.interval else ("", "")
         row = {**_head(table, line), **{title: _cell(line, title, "") for title in table.layout.headings}}
         row |= {ACC_RATIO: "–" if ratio is None else f"{ratio.value:.1f}", "Ratio low": low, "Ratio high": high}
-        row |= {"Group": ratio.group if ratio else "", **_audit(table, line)}
+        row |= {"Group": ratio.group if ratio else "", **_audit(table, line), **_shares(line)}
         if spreads:
             deviations = {title: _plus_minus(title, _spread(line, title), "") for title in table.layout.headings}
             deviations[ACC_RATIO] = _plus_minus(RATIO, ratio.spread if ratio else None, "")
@@ -98,7 +99,7 @@ def csv_rows(table: Table) -> list[Row]:
 def _head(table: Table, line: Line) -> Row:
     measured = line.tokens != float("inf")
     location = {"Pruning loc.": line.place.location} if table.layout.by_location else {}
-    return {"Method": line.place.title, **location, "Avg. tokens": f"{line.tokens:g}" if measured else "–"}
+    return {"Method": line.place.title, **location, "Avg. tokens": budget_text(line.tokens) if measured else "–"}
 
 
 def _audit(table: Table, line: Line) -> Row:
@@ -110,6 +111,12 @@ def _audit(table: Table, line: Line) -> Row:
         title: form.format(scale * fmean(values)) if (values := line.audits(key)) else "–"
         for key, (title, form, scale) in forms.items()
     }
+
+
+def _shares(line: Line) -> Row:
+    """In percent of the prompts' vision tokens."""
+    found = {"Entering (%)": line.shares("entering"), "Leaving (%)": line.shares("leaving")}
+    return {title: f"{100 * fmean(values):.1f}" if values else "–" for title, values in found.items()}
 
 
 def _cell(line: Line, title: str, plus_minus: str = " ±") -> str:

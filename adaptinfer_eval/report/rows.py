@@ -80,6 +80,12 @@ class Line:
         means = [[record["audit"][key] for record in cell.measured] for cell in self.cells.values()]
         return [fmean(values) for values in means if values]
 
+    def shares(self, key: str) -> list[float]:
+        """`audits` of "entering" or "leaving" over the vision tokens of the prompts; of records that say those."""
+        audits = [[record["audit"] for record in cell.measured] for cell in self.cells.values()]
+        known = [[audit for audit in of_task if audit.get("vision_tokens")] for of_task in audits]
+        return [fmean(audit[key] / audit["vision_tokens"] for audit in of_task) for of_task in known if of_task]
+
     @property
     def members(self) -> frozenset[Member]:
         return next(iter(self.cells.values())).wanted

@@ -15,6 +15,7 @@ from adaptinfer_eval.report.notes import notes_of
 from adaptinfer_eval.report.published import Published, published
 from adaptinfer_eval.report.ratios import Ratio, ratios_of
 from adaptinfer_eval.report.rows import Line, lines_of
+from adaptinfer_eval.report.units import flops_unit
 from adaptinfer_eval.sweep.units import Units
 
 
@@ -48,12 +49,6 @@ def make_table(
         lines,
         ratios,
         None if mismatch else known,
-        _flops_unit(records),
+        flops_unit(max((record["audit"]["flops"] for record in records if record["status"] == "done"), default=0) / 2),
         notes_of(lines, ratios, layout, known, lineage, mismatch),
     )
-
-
-def _flops_unit(records: Sequence[Record]) -> tuple[str, float]:
-    """The papers' TFLOPs; for models a thousand times smaller GFLOPs."""
-    most = max((record["audit"]["flops"] for record in records if record["status"] == "done"), default=0.0) / 2
-    return ("GFLOPs", 1e9) if 0 < most < 1e11 else ("TFLOPs", 1e12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from adaptinfer_eval.methods.schedule import budget_text
 from adaptinfer_eval.report.layouts import HEADINGS, Layout, Record, heading
 from adaptinfer_eval.report.ratios import Ratio, ratios_of
 from adaptinfer_eval.report.rows import Line, lines_of, vanilla_of
@@ -86,5 +87,7 @@ def _limits(lines: Sequence[Line]) -> list[str]:
 
 
 def _absent(lines: Sequence[Line]) -> list[str]:
-    names = [line.place.title + (f" at {line.place.budget:g}" if line.place.budget else "") for line in lines]
+    names = [
+        line.place.title + (f" at {budget_text(line.place.budget)}" if line.place.budget else "") for line in lines
+    ]
     return [f"Not measured: {', '.join(names)}."] if names else []

@@ -1,4 +1,4 @@
-"""Scores by unit of a sweep's records."""
+"""Scores by unit of a sweep's records; and the unit of what was computed."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ from adaptinfer_eval.sweep.units import Units
 def read_units(folder: Path, records: Sequence[Record]) -> dict[str, Units]:
     """By id, of every record that was measured; SweepError where a file is missing or is not the record's."""
     return {record["id"]: _read(folder, record) for record in records if record["status"] == "done"}
+
+
+def flops_unit(most: float) -> tuple[str, float]:
+    """The unit for numbers of multiply-adds up to `most`, and its size: the papers' TFLOPs, for small models GFLOPs."""
+    return ("GFLOPs", 1e9) if 0 < most < 1e11 else ("TFLOPs", 1e12)
 
 
 def _read(folder: Path, record: Record) -> Units:

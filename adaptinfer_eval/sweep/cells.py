@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from adaptinfer_eval.backbones import FAMILIES
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method, get_method
-from adaptinfer_eval.methods.schedule import Count, Per
+from adaptinfer_eval.methods.schedule import Count, Per, is_share
 from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
 from adaptinfer_eval.sweep.files import file_name
@@ -178,14 +179,20 @@ def plan(config: SweepConfig) -> list[Planned]:
 
 
 def prompts_planned_for(config: SweepConfig) -> str:
-    """One sentence on the prompts that `plan` counts for, one on what a budget is for others."""
+    """A sentence on the prompts that `plan` counts for, and what a budget is for others."""
     tokens = model_shape(config).vision_tokens
     images = "an image" if config.images == 1 else f"{config.images} images"
     of_each = " each" if config.images > 1 else ""
-    shares = {"image": "a prompt of n images keeps n times what one keeps", "prompt": "its images share it"}
+    of_any_size = ", as many as a usual one has" if FAMILIES[config.backbone].any_size else ""
+    sharing = {"image": "a prompt of n images keeps n times what one keeps", "prompt": "its images share it"}
+    meant = []
+    if not all(map(is_share, config.budgets)):
+        meant.append(f"A budget is per {config.per}: {sharing[config.per]} (per=image|prompt)")
+    if any(map(is_share, config.budgets)):
+        meant.append("In %, a budget is a share of all the vision tokens of a prompt, solved for each")
     return (
-        f"Counted for prompts of {images} of {tokens} vision tokens{of_each} (other prompts: images=N). "
-        f"A budget is per {config.per}: {shares[config.per]} (per=image|prompt); an explicit schedule is per prompt."
+        f"Counted for prompts of {images} of {tokens} vision tokens{of_each}{of_any_size} (other prompts: images=N). "
+        f"{'. '.join(meant or ['No budget'])}; an explicit schedule is per prompt."
     )
 
 

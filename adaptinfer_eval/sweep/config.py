@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from adaptinfer_eval.backbones import DEFAULT, FAMILIES, make_family
-from adaptinfer_eval.methods.schedule import Count, Per
+from adaptinfer_eval.methods.schedule import Count, Per, no_percent
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 from adaptinfer_eval.sweep.shift import METHOD, measured_already, read_shift
 
 Scalar = bool | int | float | str | None
 Whole = Annotated[int, Field(strict=True, gt=0)]
 """Strict, as every number here: `true` is no number, and neither is a text."""
-Budget = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Budget = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False), BeforeValidator(no_percent)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]
 OWN_KEYS = {key: key for key in ("pretrained", "dtype", "batch_size")} | {
     "max_batch_size": "batch_size",
@@ -63,7 +63,7 @@ class Shape(_Frozen):
     hidden_size: Whole
     intermediate_size: Whole
     vision_tokens: Whole
-    """Of an image."""
+    """Of an image; of a usual one, where images of other sizes have others."""
     merging_layers: Annotated[int, Field(ge=0, strict=True)] | None = None
     """Layers of the vision tower that can merge tokens, up to the one that is read; None: not known, not checked."""
 
@@ -89,7 +89,8 @@ class SweepConfig(_Frozen):
     """More arguments of the backbone's wrapper: revision, conv, image_aspect_ratio, attn_implementation, …"""
     methods: tuple[MethodEntry, ...] = Field(min_length=1)
     budgets: tuple[Budget, ...]
-    """Mean vision tokens per layer; vanilla and explicit schedules run once, without one."""
+    """Mean vision tokens per layer, or, below 1, the share of each prompt's vision tokens that this is: 25 are tokens,
+    0.25 is a share. Vanilla and explicit schedules run once, without one."""
     count: Count = "leaving"
     per: Per = "image"
     """Whether a prompt of several images has the budget once for each of them, or once."""

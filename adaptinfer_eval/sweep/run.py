@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rich.progress
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from adaptinfer_eval.models.requests import Request
@@ -27,6 +27,7 @@ from adaptinfer_eval.sweep.jobs import Job, open_jobs
 from adaptinfer_eval.sweep.journal import Gone, only_run
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
+from adaptinfer_eval.sweep.progress import progress_bar
 from adaptinfer_eval.sweep.records import Record, write_record
 from adaptinfer_eval.sweep.shape import check_checkpoint
 from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, one_question_first, shards
@@ -69,7 +70,7 @@ def run_sweep(
         jobs, measured = open_jobs(config, sources, asked, console)
         write_text(output / "config.yaml", config.dump())
         with (
-            _progress(console) as progress,
+            progress_bar(console, "requests", "{task.fields[done]}/{task.fields[cells]} cells") as progress,
             closing(_Run(config, sources, manager, tasks, asked, jobs, measured, progress, check)) as run,
         ):
             failures = run.go()
@@ -90,7 +91,7 @@ class _Run:
         asked: Mapping[str, Mapping[int, Request]],
         jobs: Mapping[str, Job],
         measured: Collection[str],
-        progress: rich.progress.Progress,
+        progress: Progress,
         check: Callable[[], None],
     ) -> None:
         """`measured`: ids of the cells that are done. `check` raises once the sweep's folder is not there any more."""
@@ -243,16 +244,3 @@ def _trouble_with_files_told(output: Path) -> Iterator[None]:
         if not about_the_folder(error, output):
             raise
         raise SweepError(f"{explained(error)} and start the sweep again: it goes on from here") from error
-
-
-def _progress(console: Console) -> rich.progress.Progress:
-    return rich.progress.Progress(
-        rich.progress.TextColumn("{task.fields[done]}/{task.fields[cells]} cells"),
-        rich.progress.BarColumn(10),
-        rich.progress.TextColumn("{task.completed:.0f}/{task.total:.0f} requests"),
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.description}", markup=False),
-        console=console,
-        redirect_stdout=False,  # what is printed goes to the log
-        redirect_stderr=False,
-    )

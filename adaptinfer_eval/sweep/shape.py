@@ -19,6 +19,16 @@ def check_checkpoint(config: SweepConfig, download: bool = True) -> dict[str, An
         raise SweepError(str(error)) from error
 
 
+def with_family(config: SweepConfig) -> SweepConfig:
+    """`config` with the family that its checkpoint's config.json names; SweepError where that is none that is known."""
+    try:
+        found = checkpoint.check_checkpoint(config.checkpoint, _revision(config))
+    except checkpoint.CheckpointError as error:
+        raise SweepError(str(error)) from error
+    assert found is not None  # it is None only where nothing may be downloaded
+    return config.model_copy(update={"backbone": found["model_type"]})
+
+
 def model_shape(config: SweepConfig) -> Shape:
     """From the checkpoint's config.json if that is on this machine, else from the configuration."""
     written = check_checkpoint(config, download=False)

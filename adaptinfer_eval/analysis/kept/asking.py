@@ -10,16 +10,17 @@ from PIL.Image import Image as Picture
 from adaptinfer_eval.analysis.kept.picture import as_seen
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.schedule import budgets_text
 from adaptinfer_eval.models.batch import Batch
-from adaptinfer_eval.models.checkpoint import CheckpointError, check_checkpoint
 from adaptinfer_eval.models.generation import Generation
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.pictures import read_picture
-from adaptinfer_eval.models.requests import Image
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.sweep.cells import Setting, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, make_config
+from adaptinfer_eval.sweep.shape import with_family
 from adaptinfer_eval.sweep.worker import load_wrapper
 
 METHODS = ("vanilla", "adaptinfer", "sparsevlm", "pdrop", "fastv")
@@ -49,7 +50,7 @@ def ask(image: Path, text: str, pretrained: str, methods: Sequence[str] = (), bu
             answers.append(asker.answer(batch, setting)[0])
         except ValueError as error:
             raise SweepError(f"{setting.entry.name} cannot run here: {error}") from error
-    where = f"{pretrained}, {config.budgets[0]:g} vision tokens"
+    where = f"{pretrained}, {budgets_text(config.budgets)}"
     return Question(where, text, "", asker.seen(picture), answers)
 
 
@@ -99,10 +100,4 @@ class Asker:
 def own_config(pretrained: str, methods: Sequence[str], budget: float, kind: str) -> SweepConfig:
     """As of a sweep whose one task is the question; the family is read from the checkpoint's config.json."""
     values = {"pretrained": pretrained, "methods": list(methods), "budgets": [budget], "tasks": ["own"], "name": "own"}
-    config = make_config(values, [], kind)
-    try:
-        found = check_checkpoint(config.checkpoint)
-    except CheckpointError as error:
-        raise SweepError(str(error)) from error
-    assert found is not None  # it is None only where nothing may be downloaded
-    return config.model_copy(update={"backbone": found["model_type"]})
+    return with_family(make_config(values, [], kind))

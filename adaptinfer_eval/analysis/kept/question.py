@@ -50,5 +50,5 @@ class Question:
             if side_of(tokens) is None:
                 raise SweepError(
                     f"{self.where}: where its {tokens} vision tokens lie in the picture is not known, for they are not "
-                    "the patches of one square: choose a question about one picture, and with InternVL max_patches=1"
+                    "the patches of one square: choose a question about one picture, which the model sees whole, uncut"
                 )

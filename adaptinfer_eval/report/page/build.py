@@ -6,7 +6,6 @@ import base64
 import hashlib
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from adaptinfer_eval.report.layouts import Layout, headings_of
@@ -14,6 +13,7 @@ from adaptinfer_eval.report.page.answers import questions_section
 from adaptinfer_eval.report.page.plot import legend, trend_plots
 from adaptinfer_eval.report.page.provenance import lead, notices, provenance
 from adaptinfer_eval.report.page.tables import category_table, cost_table, results_table
+from adaptinfer_eval.report.page.templates import template
 from adaptinfer_eval.report.page.view import Page
 from adaptinfer_eval.report.table import make_table
 from adaptinfer_eval.report.units import read_units
@@ -67,17 +67,10 @@ def page_of(folder: Path) -> Page:
 
 def render(page: Page) -> str:
     """HTML, with style and script in it; all texts are escaped."""
-    environment = Environment(
-        loader=PackageLoader("adaptinfer_eval.report.page", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     here = Path(__file__).parent
     script = (here / "page.js").read_text(encoding="utf-8")
     style = (here / "page.css").read_text(encoding="utf-8")
     # The browser runs this script and no other, whatever a data set's text may hold.
     script_hash = "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = environment.get_template("page.html.jinja")
-    return template.render(page=page, script=Markup(script), style=Markup(style), script_hash=script_hash)
+    made = template("adaptinfer_eval.report.page", "page")
+    return made.render(page=page, script=Markup(script), style=Markup(style), script_hash=script_hash)

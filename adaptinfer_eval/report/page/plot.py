@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from adaptinfer_eval.methods.schedule import budget_text, budgets_text
 from adaptinfer_eval.report.layouts import Record
 from adaptinfer_eval.report.trend import Panel, Point, trends
 from adaptinfer_eval.sweep.config import SweepError
@@ -125,7 +126,7 @@ def plot(panel: Panel, names: Sequence[str], width: float, height: float, *, wid
                 across(point.tokens, style),
                 up(point.ratio.value),
                 [up(end) for end in point.ratio.interval or () if wide],
-                f"{name}, {point.tokens:g} tokens: {point.ratio.value:.1f} %",
+                f"{name}, {budgets_text([point.tokens], 'tokens')}: {point.ratio.value:.1f} %",
             )
             for point in series
         ]
@@ -142,7 +143,7 @@ def plot(panel: Panel, names: Sequence[str], width: float, height: float, *, wid
         right=right,
         top=top,
         bottom=bottom,
-        x_ticks=[Tick(across(budget, middle), f"{budget:g}") for budget in budgets],
+        x_ticks=[Tick(across(budget, middle), budget_text(budget)) for budget in budgets],
         y_ticks=[
             Tick(up(tick), f"{tick:g}") for tick in range(step * math.ceil(floor / step), math.floor(ceiling) + 1, step)
         ],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from adaptinfer_eval.methods.schedule import budgets_text
 from adaptinfer_eval.report.layouts import heading
 from adaptinfer_eval.report.page.view import Notice
 from adaptinfer_eval.sweep.cells import Cell, settings
@@ -25,9 +26,8 @@ def lead(config: SweepConfig) -> str:
     asked = f"the first {config.limit} questions" if config.limit else "all questions"
     others = {entry.name for entry in config.methods} - {"vanilla"}
     return (
-        f"{len(others)} methods on {config.pretrained} ({config.backbone}) at "
-        f"{', '.join(f'{budget:g}' for budget in config.budgets)} vision tokens per layer (counted {config.count}, "
-        f"per {config.per}), asked {asked} of {', '.join(map(heading, config.tasks))}."
+        f"{len(others)} methods on {config.pretrained} ({config.backbone}) at {budgets_text(config.budgets)} per layer "
+        f"(counted {config.count}, per {config.per}), asked {asked} of {', '.join(map(heading, config.tasks))}."
     )
 
 

@@ -7,6 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
+from adaptinfer_eval.methods.schedule import budget_text
 from adaptinfer_eval.report.page.view import Cell, Column, Row, Table
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Cell as Measured
@@ -62,7 +63,8 @@ def cost_table(made: MadeTable) -> Table:
         Column("Method", numeric=False),
         Column("Avg. tokens"),
         Column("Schedule", numeric=False),
-        *map(Column, ("Entering", "Leaving", unit, "FLOPs, % of vanilla", "Seconds per request", "Tokens generated")),
+        *map(Column, ("Entering", "Entering (%)", "Leaving", "Leaving (%)", unit)),
+        *map(Column, ("FLOPs, % of vanilla", "Seconds per request", "Tokens generated")),
     ]
     rows = []
     for line in made.lines:
@@ -71,7 +73,9 @@ def cost_table(made: MadeTable) -> Table:
             *_head(line),
             Cell(" | ".join(_schedules(line)) or "–"),
             number(_mean(line, "entering"), "{:.2f}"),
+            number(_share(line, "entering"), "{:.1f}", 100),
             number(_mean(line, "leaving"), "{:.2f}"),
+            number(_share(line, "leaving"), "{:.1f}", 100),
             number(_mean(line, "flops"), "{:.3f}", 0.5 / size),
             number(relative, "{:.1f}"),
             number(_mean(line, "seconds"), "{:.4f}"),
@@ -97,7 +101,7 @@ def category_table(lines: Sequence[Line], heading: str, units: UnitsById) -> Tab
         for name in categories:
             places = [(title, "" if title in fixed else budget) for title in titles]
             values = [number(found.get(place, {}).get(name), "{:.1f}") for place in places]
-            rows.append(Row("", budget, [Cell(name), Cell(budget, float(budget)), *values]))
+            rows.append(Row("", budget, [Cell(name), _tokens(float(budget)), *values]))
     part = " (first questions only)" if any(line.cells[heading].limited for line in lines) else ""
     return Table(f"categories-{heading.lower()}", f"{heading} by category{part}", columns, rows) if rows else None
 
@@ -107,11 +111,19 @@ def number(value: float | None, form: str, scale: float = 1.0) -> Cell:
 
 
 def _head(line: Line) -> tuple[Cell, Cell]:
-    return Cell(line.place.title), number(line.tokens if np.isfinite(line.tokens) else None, "{:g}")
+    return Cell(line.place.title), _tokens(line.tokens) if np.isfinite(line.tokens) else ABSENT
+
+
+def _tokens(budget: float) -> Cell:
+    return Cell(budget_text(budget), budget)
 
 
 def _mean(line: Line, key: str) -> float | None:
     return fmean(values) if (values := line.audits(key)) else None
+
+
+def _share(line: Line, key: str) -> float | None:
+    return fmean(values) if (values := line.shares(key)) else None
 
 
 def _relative(line: Line, vanilla: Line) -> float | None:
