@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.gemma3 import save as save_gemma3
+from checkpoints.glm4v import save as save_glm4v
 from checkpoints.llava_next import save_onevision, save_vicuna
+from checkpoints.mistral3 import save as save_mistral3
 from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
 from checkpoints.smolvlm import save_idefics3, save_smolvlm
 from lmms_tiny import save_tiny_internvl, save_tiny_llava
@@ -44,6 +46,8 @@ FAMILIES = {
     "qwen2_5_vl": Row(save_qwen2_5_vl, M_ROPE),
     "qwen3_vl": Row(save_qwen3_vl, M_ROPE),
     "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE}),
+    "glm4v": Row(save_glm4v, M_ROPE),
+    "mistral3": Row(save_mistral3, {"tome": NO_TOWER, "downsample": UNEQUAL}),
     "smolvlm": Row(save_smolvlm, {"tome": NO_TOWER}),
     "idefics3": Row(save_idefics3, {"tome": NO_TOWER}),
 }

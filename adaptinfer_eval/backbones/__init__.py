@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS, ONE_AXIS, THREE_AXES, Anatomy, clip_tower
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.gemma3 import Gemma3
+from adaptinfer_eval.backbones.glm4v import Glm4V
 from adaptinfer_eval.backbones.internvl import InternVL
 from adaptinfer_eval.backbones.llava import Llava
 from adaptinfer_eval.backbones.llava_next import LlavaNext, LlavaOneVision
+from adaptinfer_eval.backbones.mistral3 import Mistral3
 from adaptinfer_eval.backbones.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
 from adaptinfer_eval.backbones.smolvlm import Idefics3, SmolVLM
 
@@ -26,7 +28,7 @@ FAMILIES: Mapping[str, type[Family]] = {
     family.model_type: family
     for family in (
         *(Llava, LlavaNext, LlavaOneVision, InternVL, Qwen2VL, Qwen25VL, Qwen3VL),
-        *(Gemma3, SmolVLM, Idefics3),
+        *(Gemma3, SmolVLM, Idefics3, Mistral3, Glm4V),
     )
 }
 DEFAULT = Llava.model_type

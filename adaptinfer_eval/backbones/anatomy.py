@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 ONE_AXIS = ("llama", "mistral", "qwen2", "qwen3")
-THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text")
+THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text")
 """Decoders whose positions have three axes (M-RoPE)."""
 MERGING_TOWERS = ("clip_vision_model",)
 """Vision towers that merge tokens: what reads them has to take any number of tokens."""
@@ -39,6 +39,7 @@ class Anatomy:
     take the place of, the image's first. `image_tokens`: how many of them are an image, where all images have as many
     (InternVL: an image is a tile); 0 where they have not: those that stand side by side are one, and so are all frames
     of a prompt's videos.
+    `in_rows`: a token between them sets the rows of an image apart; another one ends it.
     `follows`: arguments of the multimodal module, (B, L), of which `masks` (`create_masks_for_generate` of a model of
     transformers) makes masks in which tokens of an image see each other whatever their order.
     """
@@ -48,6 +49,7 @@ class Anatomy:
     tower: Tower | None = None
     vision_ids: tuple[int, ...] = ()
     image_tokens: int = 0
+    in_rows: bool = False
     follows: tuple[str, ...] = ()
     masks: Callable[..., Any] | None = None
 
@@ -68,6 +70,17 @@ class Anatomy:
     def is_vision(self, input_ids: Tensor) -> Tensor:
         """Where vision tokens stand, bool (B, L), in `input_ids` (B, L)."""
         return (input_ids == self.vision_ids[0]) | self.is_video(input_ids)
+
+    def images(self, input_ids: Tensor) -> Tensor:
+        """How many images prompts have, (B,), where their numbers of tokens do not tell: a prompt's videos are one."""
+        still = input_ids == self.vision_ids[0]
+        behind = input_ids.roll(-1, 1)
+        ends = still & ~still.roll(-1, 1)
+        ends[:, -1] = still[:, -1]
+        if self.in_rows:  # what is behind the last row of all ends an image
+            last = input_ids.shape[1] - 1 - still.flip(1).byte().argmax(1, keepdim=True)
+            ends = ends & (behind == behind.gather(1, last))
+        return ends.sum(1) + self.is_video(input_ids).any(1)
 
     def is_video(self, input_ids: Tensor) -> Tensor:
         """Where those of videos stand, bool (B, L)."""

@@ -44,6 +44,8 @@ class Family(ABC):
 
     "image tokens", "images", "video tokens", "videos", "prompts", or "prompts with images".
     """
+    in_rows: ClassVar[bool] = False
+    """See `Anatomy.in_rows`."""
     follows: ClassVar[tuple[str, ...]] = ()
     """See `Anatomy.follows`."""
     any_size: ClassVar[bool] = False
@@ -94,6 +96,7 @@ class Family(ABC):
             tower=clip_tower(inner.vision_tower, merging, inner.multi_modal_projector) if merging else None,
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
+            in_rows=self.in_rows,
             follows=self.follows,
             masks=getattr(model, "create_masks_for_generate", None) if self.follows else None,
         )

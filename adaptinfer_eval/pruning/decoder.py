@@ -226,11 +226,11 @@ class DecoderWatch:
                 "cache (use_cache=False) a prompt cannot come back with its answer so far"
             )
 
-        def for_rows(mask: Tensor) -> Tensor:
+        def for_rows(of_prompts: Tensor) -> Tensor:
             # Beam search repeats every prompt.
-            return mask.to(tokens.device, torch.bool).repeat_interleave(rows // mask.shape[0], 0)
+            return of_prompts.to(tokens.device).repeat_interleave(rows // len(of_prompts), 0)
 
-        videos = None if ids is None or len(known) < 2 else for_rows(self.anatomy.is_video(ids))
-        prompt = read_prompt(for_rows(seen), attention_mask, self.anatomy.image_tokens, videos)
+        images = None if ids is None or not known else for_rows(self.anatomy.images(ids))
+        prompt = read_prompt(for_rows(seen.bool()), attention_mask, self.anatomy.image_tokens, images)
         follow = {name: self.given[name] for name in self.anatomy.follows if self.given.get(name) is not None}
         return replace(prompt, follow=follow)

@@ -31,12 +31,12 @@ class Prompt:
 
 
 def read_prompt(
-    is_vision: Tensor, attention_mask: Tensor | None, image_tokens: int = 0, is_video: Tensor | None = None
+    is_vision: Tensor, attention_mask: Tensor | None, image_tokens: int = 0, images: Tensor | None = None
 ) -> Prompt:
     """Count the tokens of a batch padded on the left, or between image and text; ValueError if it ends in padding.
 
-    `image_tokens`: of each image. Where they are not known (0), vision tokens that stand side by side are an image, and
-    all those of videos, `is_video` (B, L), are one.
+    `image_tokens`: of each image. Where they are not known (0), a prompt has so many `images` (B,), or, where they are
+    not known either, vision tokens that stand side by side are one.
     """
     length = is_vision.shape[1]
     valid = None if attention_mask is None else attention_mask.to(is_vision.device, torch.bool)
@@ -47,9 +47,9 @@ def read_prompt(
     text_after = torch.where(last < 0, 0, behind.sum(1))
     real = torch.full_like(last, length) if valid is None else valid.sum(1)
     unpadded = torch.ones_like(last) if valid is None else valid[:, -1].long()
-    still = is_vision if is_video is None else is_vision & ~is_video
-    runs = still[:, 0] + (still[:, 1:] & ~still[:, :-1]).sum(1)
-    runs = runs if is_video is None else runs + is_video.any(1)
+    runs = images
+    if runs is None:
+        runs = is_vision[:, 0] + (is_vision[:, 1:] & ~is_vision[:, :-1]).sum(1)
     counts = torch.stack([real, is_vision.sum(1), last + 1, text_after, unpadded, runs]).tolist()
     if not all(counts[4]):
         raise ValueError("the batch is padded on the right; pad on the left (tokenizer.padding_side = 'left')")
