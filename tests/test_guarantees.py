@@ -10,8 +10,18 @@ from typing import Any
 import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
-from families import FAMILIES, crossed
-from tiny_models import IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt, takes_features
+from tiny_models import (
+    CASES,
+    IMAGE_TOKENS,
+    LAYER_METHODS,
+    METHODS,
+    MODELS,
+    batch,
+    decoder,
+    llava,
+    prompt,
+    takes_features,
+)
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -22,7 +32,6 @@ import adaptinfer_eval as ae
 from adaptinfer_eval.pruning.sequence import choose, first_segment, shorten
 
 ADAPTINFER = {"schedule": "1:30,3:12,5:4"}
-CASES = crossed(METHODS)
 
 
 def hooks(model: nn.Module) -> int:
@@ -32,7 +41,7 @@ def hooks(model: nn.Module) -> int:
 @pytest.mark.parametrize(("family", "name", "options"), CASES)
 @torch.no_grad()
 def test_model_is_the_same_after_the_block_and_after_an_error(family: str, name: str, options: dict[str, Any]) -> None:
-    model, inputs = FAMILIES[family].build(), batch([prompt(5, 1, 7, 1), prompt(3, 2, 4, 2)])
+    model, inputs = MODELS[family](), batch([prompt(5, 1, 7, 1), prompt(3, 2, 4, 2)])
     before = model(**inputs).logits
     facts, functions = (hooks(model), set(vars(model))), dict(ALL_ATTENTION_FUNCTIONS)
     with ae.pruned(model, ae.get_method(name)(**options)):
@@ -57,7 +66,7 @@ def test_model_is_the_same_after_the_block_and_after_an_error(family: str, name:
 @pytest.mark.parametrize(("family", "name", "options"), CASES)
 @torch.no_grad()
 def test_cache_lengths_equal_the_trace(family: str, name: str, options: dict[str, Any], images: list[int]) -> None:
-    model, prompts = FAMILIES[family].build(), [prompt(5 + count, count, 7, 1) for count in images]
+    model, prompts = MODELS[family](), [prompt(5 + count, count, 7, 1) for count in images]
     inputs = batch(prompts)
     text = inputs["attention_mask"].sum(1) - (inputs["input_ids"] == model.config.image_token_id).sum(1)
     with ae.pruned(model, ae.get_method(name)(**options)) as trace:
@@ -80,7 +89,7 @@ def test_cache_lengths_equal_the_trace(family: str, name: str, options: dict[str
 @pytest.mark.parametrize(("family", "name", "options"), CASES)
 @torch.no_grad()
 def test_generate_equals_a_loop(family: str, name: str, options: dict[str, Any]) -> None:
-    model, inputs = FAMILIES[family].build(), prompt(5, 1, 7, 1)
+    model, inputs = MODELS[family](), prompt(5, 1, 7, 1)
     with ae.pruned(model, ae.get_method(name)(**options)):
         generated = model.generate(**inputs, max_new_tokens=5, do_sample=False)
         out = model(**inputs, use_cache=True)
@@ -94,7 +103,7 @@ def test_generate_equals_a_loop(family: str, name: str, options: dict[str, Any])
 @pytest.mark.parametrize(("family", "name", "options"), CASES)
 @torch.no_grad()
 def test_text_only_prompts_are_left_alone(family: str, name: str, options: dict[str, Any]) -> None:
-    model, inputs = FAMILIES[family].build(), batch([prompt(5, 0, 7, 1), prompt(2, 0, 3, 2)])
+    model, inputs = MODELS[family](), batch([prompt(5, 0, 7, 1), prompt(2, 0, 3, 2)])
     want = model.generate(**inputs, max_new_tokens=4)
     with ae.pruned(model, ae.get_method(name)(**options)) as trace:
         assert torch.equal(model.generate(**inputs, max_new_tokens=4), want)
@@ -154,7 +163,7 @@ class NoSync(TorchDispatchMode):  # type: ignore[no-untyped-call]
 @pytest.mark.parametrize(("family", "name", "options"), CASES)
 @torch.no_grad()
 def test_the_host_does_not_wait_for_the_device(family: str, name: str, options: dict[str, Any]) -> None:
-    model, inputs = FAMILIES[family].build(), batch([prompt(5, 1, 7, 1), prompt(3, 1, 9, 2)])
+    model, inputs = MODELS[family](), batch([prompt(5, 1, 7, 1), prompt(3, 1, 9, 2)])
     with ae.pruned(model, ae.get_method(name)(**options)):
         with NoSync() as mode:
             out = model(**inputs, use_cache=True)

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES
 from test_guarantees import hooks
-from tiny_models import IMAGE, batch, decoder, llava, prompt, takes_features
+from tiny_models import IMAGE, MODELS, batch, decoder, llava, prompt, takes_features
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -39,7 +38,7 @@ def of_sample(received: Received, row: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", [row.build for row in FAMILIES.values()])
+@pytest.mark.parametrize("family", MODELS.values())
 @torch.no_grad()
 def test_it_is_the_models_own_attention(family: Callable[..., Any], attention: str) -> None:
     inputs = prompt(5, 1, 7, 1)
@@ -54,7 +53,7 @@ def test_it_is_the_models_own_attention(family: Callable[..., Any], attention: s
         assert received.text_mask.all()
 
 
-@pytest.mark.parametrize("family", [row.build for row in FAMILIES.values()])
+@pytest.mark.parametrize("family", MODELS.values())
 @torch.no_grad()
 def test_batched_is_single(family: Callable[..., Any]) -> None:
     model = family()
@@ -111,7 +110,7 @@ def test_prompts_without_image_or_text_behind_it() -> None:
     assert not any(received.vision.any() or received.text_mask.any() for received in shown)
 
 
-@pytest.mark.parametrize("family", [row.build for row in FAMILIES.values()])
+@pytest.mark.parametrize("family", MODELS.values())
 @torch.no_grad()
 def test_nothing_is_pruned_and_the_model_is_the_same_afterwards(family: Callable[..., Any]) -> None:
     model, inputs = family(), batch([prompt(5, 1, 7, 1), prompt(3, 2, 4, 2)])

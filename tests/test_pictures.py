@@ -10,7 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, crossed
+from families import ALIKE, FAMILIES, crossed
 from lmms_eval.api.instance import Instance
 from lmms_tiny import load_wrapper
 from PIL import Image as Picture
@@ -24,13 +24,13 @@ from adaptinfer_eval.pruning.prefix import SharedPrefix
 
 SHOWN = [0, 1, 2, 0, 1, 0, 3]
 """Which picture each document shows."""
-CASES = [(family, method) for family, method, _ in crossed(METHODS.items())]
+CASES = [(family, method) for family, method, _ in crossed(METHODS.items(), ALIKE)]
 I, P = 9, 0  # noqa: E741 an image token and padding
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: row.save(tmp_path_factory.mktemp(family)) for family, row in FAMILIES.items()}
+    return {family: FAMILIES[family].save(tmp_path_factory.mktemp(family)) for family in ALIKE}
 
 
 def documents() -> datasets.Dataset:

@@ -9,10 +9,21 @@ from typing import Any
 import pytest
 import torch
 from accelerate import dispatch_model
-from families import FAMILIES, crossed
 from test_batches import answers
 from test_guarantees import NoSync
-from tiny_models import IMAGE, IMAGE_TOKENS, LAYER_METHODS, METHODS, batch, decoder, llava, prompt
+from tiny_models import (
+    CASES,
+    IMAGE,
+    IMAGE_TOKENS,
+    LAYER_METHODS,
+    METHODS,
+    MODELS,
+    ROUNDING,
+    batch,
+    decoder,
+    llava,
+    prompt,
+)
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -41,12 +52,12 @@ def together() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize(("family", "name", "options"), crossed(METHODS))
+@pytest.mark.parametrize(("family", "name", "options"), CASES)
 def test_questions_that_share_their_image_equal_questions_one_by_one(
     family: str, name: str, options: dict[str, Any], attention: str
 ) -> None:
-    tiny, inputs = FAMILIES[family], together()
-    model, method = tiny.build(attention), ae.get_method(name)(**options)
+    inputs = together()
+    model, method = MODELS[family](attention), ae.get_method(name)(**options)
     ids, logits, trace = answers(model, method, inputs, prefix=PREFIX)
     for row, single in enumerate(questions()):
         single_ids, single_logits, single_trace = answers(model, method, single)
@@ -56,7 +67,7 @@ def test_questions_that_share_their_image_equal_questions_one_by_one(
             mine = trace.kept[layer][row]
             merged = mine >= inputs["input_ids"].shape[1]
             assert torch.where(merged, mine - longer, mine)[mine >= 0].tolist() == kept[0].tolist(), f"layer {layer}"
-        assert (logits[row] - single_logits[0]).abs().max() < tiny.rounding
+        assert (logits[row] - single_logits[0]).abs().max() < ROUNDING[family]
         assert ids[row].tolist() == single_ids[0].tolist()
 
 

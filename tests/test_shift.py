@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES
+from families import ALIKE, FAMILIES
 from lmms_tiny import save_tiny_llava
 from rich.console import Console
 from test_doctor_data import own_task
@@ -30,7 +30,7 @@ from adaptinfer_eval.sweep.worker import load_wrapper
 TASKS = ("mini_mme", "mini_scienceqa")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=ALIKE)
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FAMILIES[request.param].save(tmp_path_factory.mktemp("tiny") / request.param, layers=8)
 

@@ -306,8 +306,8 @@ def test_options_of_methods_are_no_arguments_of_the_model(argument: str, remedy:
         ('{"model_type": "llava", ', r"config\.json is damaged \(.*\): restore it, or download the checkpoint again"),
         (b"\xff\xfe", r"config\.json is damaged"),
         ("[1]", r"config\.json is damaged \(no JSON object\)"),
-        ("{}", "is of model_type None: use a checkpoint of llava or internvl in"),
-        ('{"model_type": "llava_next"}', "is of model_type 'llava_next': use a checkpoint of llava or internvl in"),
+        ("{}", "is of model_type None: use a checkpoint of llava or llava_next or"),
+        ('{"model_type": "llava_next"}', "is of model_type 'llava_next': use a checkpoint of llava or llava_next or"),
         ('{"model_type": ["llava"]}', r"is of model_type \['llava'\]: "),
         (
             '{"model_type": "llava", "text_config": {"model_type": "unheard"}}',

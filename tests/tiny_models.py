@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -105,6 +106,12 @@ def internvl(attention: str = "sdpa", family: str = "qwen2") -> Any:
     model.set_attn_implementation(attention)
     model.generation_config.eos_token_id = None
     return model.eval()
+
+
+MODELS: dict[str, Callable[..., Any]] = {"llava": llava, "internvl": internvl}
+CASES = [(family, *method) for method in METHODS for family in MODELS if (family, method[0]) != ("internvl", "tome")]
+ROUNDING = {"llava": 1e-4, "internvl": 3e-4}
+"""How far logits in a batch may be from those alone: InternVL's LayerNorm shows it, without pruning too."""
 
 
 def decoder(family: str, attention: str = "sdpa", **options: Any) -> Any:

@@ -48,6 +48,8 @@ class Family(ABC):
     """See `Anatomy.in_rows`."""
     follows: ClassVar[tuple[str, ...]] = ()
     """See `Anatomy.follows`."""
+    token_types: ClassVar[str | None] = None
+    """The input that is 1 on an image's tokens, where the model wants one beside input_ids."""
     any_size: ClassVar[bool] = False
     """Whether images of other sizes have other numbers of vision tokens."""
     shapes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}

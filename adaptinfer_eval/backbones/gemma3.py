@@ -20,6 +20,7 @@ class Gemma3(Family):
     title: ClassVar = "Gemma3"
     pretrained: ClassVar = "google/gemma-3-4b-it"
     decoders: ClassVar = ("gemma3_text",)
+    token_types: ClassVar = "token_type_ids"
     follows: ClassVar = ("token_type_ids",)
 
     def image_tokens(self, config: Any) -> int:

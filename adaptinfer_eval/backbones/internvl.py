@@ -24,6 +24,32 @@ class InternVL(Family):
     title: ClassVar = "InternVL"
     pretrained: ClassVar = "OpenGVLab/InternVL3-8B-hf"
 
+    shapes: ClassVar = {
+        # As in the config.json of OpenGVLab/InternVL3-8B-hf.
+        "internvl3-8b": {
+            "vision_config": {
+                "hidden_size": 1024,
+                "intermediate_size": 4096,
+                "num_hidden_layers": 24,
+                "num_attention_heads": 16,
+                "image_size": [448, 448],
+                "patch_size": [14, 14],
+                "attention_bias": True,
+            },
+            "text_config": {
+                "model_type": "qwen2",
+                "vocab_size": 151674,
+                "hidden_size": 3584,
+                "intermediate_size": 18944,
+                "num_hidden_layers": 28,
+                "num_attention_heads": 28,
+                "num_key_value_heads": 4,
+            },
+            "image_token_id": 151667,
+            "tie_word_embeddings": False,
+        },
+    }
+
     max_patches: int = number(1, "a whole number of tiles")
 
     @property

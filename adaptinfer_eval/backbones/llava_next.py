@@ -108,13 +108,7 @@ class LlavaNext(Family):
         return BaseModelOutputWithPooling(pooler_output=torch.cat([own.flatten(0, 1) for own in features]))
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
-        import torch
-
-        side = config.vision_config.image_size
-        return {
-            "pixel_values": torch.rand(count, 5, 3, side, side, generator=generator),
-            "image_sizes": torch.tensor([[2 * side, 2 * side]] * count),
-        }
+        return _random_squares(config, count, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +138,24 @@ class LlavaOneVision(Family):
     def vision_ids(self, config: Any) -> tuple[int, ...]:
         return (config.image_token_id, config.video_token_id)
 
+    def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        squares = _random_squares(config, count, generator)
+        return {**squares, "batch_num_images": squares["image_sizes"].new_ones(count)}
+
     def process(
         self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
     ) -> BatchFeature:
         """Its processor has to know which images are of one prompt: several are shown without tiles."""
         inputs: BatchFeature = processor(text=list(texts), images=[list(p) for p in pictures if p] or None, **options)
         return inputs
+
+
+def _random_squares(config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Each whole and in 2 × 2 tiles."""
+    import torch
+
+    side = config.vision_config.image_size
+    return {
+        "pixel_values": torch.rand(count, 5, 3, side, side, generator=generator),
+        "image_sizes": torch.tensor([[2 * side, 2 * side]] * count),
+    }

@@ -42,6 +42,7 @@ class Qwen2VL(Family):
     title: ClassVar = "Qwen2VL"
     pretrained: ClassVar = "Qwen/Qwen2-VL-7B-Instruct"
     decoders: ClassVar = ("qwen2_vl_text",)
+    token_types: ClassVar = "mm_token_type_ids"
     any_size: ClassVar = True
     image_inputs: ClassVar = {
         "pixel_values": "image tokens",

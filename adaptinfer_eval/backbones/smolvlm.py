@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from adaptinfer_eval.backbones.family import Family, nested, patches
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from transformers import BatchFeature
 
 
@@ -28,6 +30,10 @@ class SmolVLM(Family):
 
     def decoder(self, multimodal: Any) -> Any:
         return multimodal.text_model
+
+    def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """A tile each."""
+        return {"pixel_values": super().random_images(config, count, generator)["pixel_values"][:, None]}
 
     def process(
         self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any

@@ -47,6 +47,8 @@ class Answering:
     def __init__(self, method: Method, family: Family, model: Any, processor: Any) -> None:
         self.method, self.family, self.model, self.processor = method, family, model, processor
         self.anatomy = anatomy_of(model)
+        if family.encodes and not self._takes_features():
+            raise ValueError(f"{family} encodes images itself: use a newer transformers, which takes what it makes")
         processor.tokenizer.padding_side = "left"
         if processor.tokenizer.pad_token is None:  # any will do: padding is masked, and cut off behind an answer
             processor.tokenizer.pad_token = processor.tokenizer.convert_ids_to_tokens(self._end_tokens()[0])
@@ -108,8 +110,7 @@ class Answering:
         A method that works inside the vision tower encodes for itself all the same. Unchanged where there is nothing
         to encode, or where this release of transformers takes no features.
         """
-        takes_features = "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
-        if not any(batch.shown) or not takes_features:
+        if not any(batch.shown) or not self._takes_features():
             return batch
         alike = range(len(batch.shown)) if batch.prefix is None else batch.prefix.first
         encoded = sorted(set(alike))
@@ -199,6 +200,10 @@ class Answering:
         counts: list[int] = self.anatomy.is_vision(inputs["input_ids"]).sum(1).tolist()
         return counts
 
+    def _takes_features(self) -> bool:
+        """Whether this release of transformers takes what images have been encoded to before."""
+        return "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
+
     def _counts(self, prompts: Sequence[Prompt], inputs: Mapping[str, Tensor]) -> Counts:
         """See `Family.image_inputs`."""
         of_videos: list[int] = self.anatomy.is_video(inputs["input_ids"]).sum(1).tolist()
@@ -235,7 +240,9 @@ class Answering:
         self, attached: AbstractContextManager[Trace], batch: Batch, in_tower: bool = False, **options: Any
     ) -> tuple[Any, Trace]:
         """Generate with what is `attached` to the model; `in_tower`: it has to see the images being encoded."""
-        if (batch.prefix is not None or self.family.encodes) and batch.features is None and not in_tower:
+        # With beams, GLM-4V in transformers gives a prompt's second image to the beams of its first.
+        before = batch.prefix is not None or self.family.encodes or options["num_beams"] > 1
+        if before and batch.features is None and not in_tower:
             batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)
         if batch.features is not None and not in_tower:

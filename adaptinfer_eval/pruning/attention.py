@@ -39,8 +39,7 @@ def _allowed(rows: int, key: Tensor, valid: Tensor | None, mask: Tensor | None, 
     """Which columns the last `rows` see, bool, (1 or B, 1, rows, n) or (rows, n)."""
     length = key.shape[2]
     if isinstance(mask, Tensor) and mask.ndim == 4:
-        last: Tensor = mask[..., -rows:, :length]
-        return last if last.dtype == torch.bool else last.gt(torch.finfo(last.dtype).min / 2)
+        return _seen(mask[..., -rows:, :length])
     columns = torch.arange(length, device=key.device)
     distance = columns[length - rows :, None] - columns
     allowed = distance >= 0
@@ -49,3 +48,8 @@ def _allowed(rows: int, key: Tensor, valid: Tensor | None, mask: Tensor | None, 
     if valid is not None:
         allowed = allowed & valid[:, None, None, :]
     return allowed
+
+
+def _seen(mask: Tensor) -> Tensor:
+    """A mask that is added to logits, as one that says what is seen."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
