@@ -31,6 +31,15 @@ FAMILIES: Mapping[str, type[Family]] = {
         *(Gemma3, SmolVLM, Idefics3, Mistral3, Glm4V),
     )
 }
+REFUSED: Mapping[str, str] = {
+    "mllama": "its vision tokens are not among the decoder's, but seen by cross-attention: there is nothing to drop",
+    "gemma3n": "its decoder carries four versions of each token from layer to layer, which only together are one",
+    "gemma4": "its later layers look at keys of earlier ones, which hold other tokens than these compute",
+    "qwen3_5": "most of its layers do not attend, but carry a state that every token has changed already",
+    "paligemma": "transformers does not read prompts without an image for it, and it takes no conversations",
+    "llama4": "the engine has not been held to a model without it there: its layers attend in chunks",
+}
+"""Model types that cannot be right, or are not shown to be, and why."""
 DEFAULT = Llava.model_type
 """The family that is meant where none is named: the papers'."""
 
@@ -45,8 +54,16 @@ def make_family(model_type: str, arguments: Mapping[str, Any]) -> Family:
 def family_of(config: Any) -> Family:
     """The family of a Hugging Face `config`; ValueError where it is not known."""
     if config.model_type not in FAMILIES:
-        raise ValueError(f"{config.model_type} is not a model that can be pruned: known are {', '.join(FAMILIES)}")
+        known = f"known are {', '.join(FAMILIES)}"
+        raise ValueError(
+            f"{config.model_type} is not a model that can be pruned: {why_not(config.model_type) or known}"
+        )
     return FAMILIES[config.model_type]()
+
+
+def why_not(model_type: str) -> str:
+    """Why a model type is refused; empty where nothing is known of it."""
+    return next((why for refused, why in REFUSED.items() if model_type in (refused, f"{refused}_text")), "")
 
 
 def anatomy_of(model: PreTrainedModel) -> Anatomy:
@@ -61,6 +78,8 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     if kind in ONE_AXIS + THREE_AXES:
         decoder: Any = model.model if hasattr(model, "lm_head") else model
         return Anatomy(text=decoder)
+    if why := why_not(kind):
+        raise ValueError(f"{type(model).__name__} ({kind}) is not a model that can be pruned: {why}")
     raise ValueError(
         f"{type(model).__name__} ({kind}) is not a model that can be pruned; supported are "
         f"{', '.join(FAMILIES)}, the decoders {', '.join(ONE_AXIS + THREE_AXES)} alone with inputs_embeds and "

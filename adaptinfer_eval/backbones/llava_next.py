@@ -105,7 +105,8 @@ class LlavaNext(Family):
         if config.vision_feature_select_strategy == "default":
             hidden = hidden[:, 1:]
         features = inner.multi_modal_projector(hidden).split(tiles)
-        return BaseModelOutputWithPooling(pooler_output=torch.cat([own.flatten(0, 1) for own in features]))
+        of_images: Any = [own.flatten(0, 1) for own in features]
+        return BaseModelOutputWithPooling(pooler_output=of_images)
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         return _random_squares(config, count, generator)

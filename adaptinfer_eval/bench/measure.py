@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.bench.memory import peak_bytes
 from adaptinfer_eval.bench.operations import Operations
 from adaptinfer_eval.pruning.releases import CACHE, cache_of
@@ -152,7 +153,7 @@ def kernels(subject: Subject) -> dict[str, float]:
 
 def decoder(model: Any) -> Any:
     """The module that gets embeddings of text and images and runs the decoder layers."""
-    return getattr(model, "model", model).language_model
+    return anatomy_of(model).text
 
 
 @contextmanager

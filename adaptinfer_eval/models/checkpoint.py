@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adaptinfer_eval.backbones import FAMILIES
+from adaptinfer_eval.backbones import FAMILIES, why_not
 
 
 class CheckpointError(ValueError):
@@ -26,9 +26,11 @@ def check_checkpoint(
     config = _read_json(path)
     found = config.get("model_type")
     if found not in tuple(FAMILIES):  # it may be anything that JSON can say
+        if why := why_not(str(found)):
+            raise CheckpointError(f"{path} is of model_type {found!r}, which cannot be pruned: {why}")
         raise CheckpointError(
             f"{path} is of model_type {found!r}: use a checkpoint of {' or '.join(FAMILIES)} in Hugging Face's own "
-            "form (on the hub, their names end in -hf)"
+            "form (on the hub, names of LLaVA's and InternVL's end in -hf)"
         )
     if family not in (None, found):
         raise CheckpointError(

@@ -27,7 +27,7 @@ def attention_rows(
     groups, length = key.shape[1:3]
     # Grouped-query attention: the query heads that share a key head become rows of one product.
     grouped = query[:, :, queries - rows :].reshape(batch, groups, heads // groups * rows, size).float()
-    logits = (grouped @ key.transpose(2, 3).float()).view(batch, heads, rows, length) * given["scaling"]
+    logits: Tensor = (grouped @ key.transpose(2, 3).float()).view(batch, heads, rows, length) * given["scaling"]
     if softcap := given.get("softcap"):
         logits = (logits / softcap).tanh() * softcap
     allowed = _allowed(rows, key, valid, mask, given.get("sliding_window"))
@@ -39,7 +39,8 @@ def _allowed(rows: int, key: Tensor, valid: Tensor | None, mask: Tensor | None, 
     """Which columns the last `rows` see, bool, (1 or B, 1, rows, n) or (rows, n)."""
     length = key.shape[2]
     if isinstance(mask, Tensor) and mask.ndim == 4:
-        return _seen(mask[..., -rows:, :length])
+        seen = mask[..., -rows:, :length]
+        return seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2
     columns = torch.arange(length, device=key.device)
     distance = columns[length - rows :, None] - columns
     allowed = distance >= 0
@@ -48,8 +49,3 @@ def _allowed(rows: int, key: Tensor, valid: Tensor | None, mask: Tensor | None, 
     if valid is not None:
         allowed = allowed & valid[:, None, None, :]
     return allowed
-
-
-def _seen(mask: Tensor) -> Tensor:
-    """A mask that is added to logits, as one that says what is seen."""
-    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
