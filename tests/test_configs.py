@@ -34,7 +34,8 @@ def each(methods: str, budgets: str) -> set[str]:
 
 EXPECTED = {
     "table1": Sweep({"vanilla", *each("tome fastv pdrop sparsevlm adaptinfer", "128 64")}, PAPER),
-    "table2": Sweep(
+    "table2": Sweep({"vanilla", *each("adaptinfer", "128 64 32")}, ("mme", "scienceqa_img", "textvqa")),
+    "internvl3": Sweep(
         {"vanilla", "adaptinfer.schedule=1:176,9:121,18:83", *each("adaptinfer", "128 64 32")},
         ("mme", "scienceqa_img", "textvqa"),
         refused=frozenset({"adaptinfer-128"}),

@@ -99,13 +99,13 @@ def test_the_number_of_tiles_is_recorded_and_checked(load: Callable[..., Any]) -
             load(arguments=f",max_patches={wrong}")
 
 
-def test_table_2_is_planned_on_the_shape_of_its_checkpoint(checkpoint: Path) -> None:
-    config = load_config("table2")
-    assert (config.name, config.backbone, config.budgets) == ("table2", "internvl", (128, 64, 32))
+def test_its_configuration_is_planned_on_the_shape_of_its_checkpoint(checkpoint: Path) -> None:
+    config = load_config("internvl3")
+    assert (config.name, config.backbone, config.budgets) == ("internvl3", "internvl", (128, 64, 32))
     leaving = [planned.audit.leaving if planned.audit else None for planned in plan(config)]
     vanilla, explicit, too_much, *others = leaving
     assert vanilla == 256
     assert explicit == pytest.approx(128, abs=0.5)
     assert too_much is None
     assert others == pytest.approx([64, 32], abs=0.5)
-    assert model_shape(load_config("table2", [f"pretrained={checkpoint}"])).vision_tokens == 36
+    assert model_shape(load_config("internvl3", [f"pretrained={checkpoint}"])).vision_tokens == 36

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS
-from adaptinfer_eval.backbones.family import Family, Square, patches
+from adaptinfer_eval.backbones.family import Family, Square, pair, patches
 from adaptinfer_eval.backbones.messages import Message
 from adaptinfer_eval.backbones.options import choice
 
-CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0}
+CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
 """Vision towers → tokens of theirs that are no patch."""
 _CLIP_L_336 = {
     "model_type": "clip_vision_model",
@@ -40,6 +40,7 @@ class Llava(Family):
     left_out: ClassVar = {
         **Family.left_out,
         "llava": {"vision_feature_layer": -2, "vision_feature_select_strategy": "default"},
+        "internvl_vision": {"image_size": (448, 448), "patch_size": (14, 14)},
     }
     shapes: ClassVar = {
         # As in the config.json of llava-hf/llava-1.5-7b-hf and -13b-hf.
@@ -134,7 +135,7 @@ class Llava(Family):
         if self.conv == "vicuna_v1":
             use_original_tokens(processor.tokenizer)
         # As many placeholders as the model makes features, whether the processor's own file says how many or not.
-        processor.patch_size = config.vision_config.patch_size
+        processor.patch_size, _ = pair(config.vision_config.patch_size)
         processor.num_additional_image_tokens = CLASS_TOKENS[config.vision_config.model_type]
         processor.vision_feature_select_strategy = config.vision_feature_select_strategy
         return processor

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adaptinfer_eval.bench.shapes import SHAPES
+from adaptinfer_eval.cli.convert import convert
 from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
@@ -223,6 +224,7 @@ def report(
     print(path)
 
 
+app.command()(convert)
 app.command()(shift)
 app.command()(demo)
 

@@ -95,8 +95,11 @@ def _growth(folder: Path, dtype: str) -> float:
 def _to_download(config: SweepConfig, revision: str | None) -> Iterator[Finding]:
     from huggingface_hub import constants
 
-    if Path(config.pretrained).is_absolute() or config.pretrained.count("/") > 1:
-        remedy = "look at the spelling of pretrained, and at the folder you are in"
+    if Path(config.pretrained).is_absolute() or config.pretrained.count("/") != 1:
+        remedy = (
+            "look at the spelling of pretrained, and at the folder you are in; one that is converted is made first "
+            "(adaptinfer-eval convert)"
+        )
         yield Finding("checkpoint", "fails", f"there is no folder {config.pretrained}", remedy)
         return
     reply = ask_hub("model", config.pretrained, revision, ("*.safetensors", "*.json", "*.model"))

@@ -46,6 +46,11 @@ def _config_file(pretrained: str, revision: str | None, download: bool) -> Path 
         raise CheckpointError("pretrained is empty: name a checkpoint on the hub, or its folder")
     if here.is_file():
         raise CheckpointError(f"pretrained={pretrained} is a file: give the folder of the checkpoint")
+    if not here.is_dir() and download and "/" not in pretrained:  # the hub's have an owner
+        raise CheckpointError(
+            f"pretrained: there is no folder {pretrained}: look at its name and at the folder you are in; one that is "
+            "converted is made first (adaptinfer-eval convert)"
+        )
     if not here.is_dir():
         return _hub_file(pretrained, revision, download)
     if revision not in (None, "main"):

@@ -136,10 +136,16 @@ def code_digest(method: str) -> str:
 
 
 def checkpoint_digest(checkpoint: str, revision: object = None) -> str:
-    """SHA-256 over a local checkpoint's files; for a hub id, the id and the commit that its revision stands for now."""
+    """SHA-256 over a local checkpoint's files; for a hub id, the id and the commit that its revision stands for now.
+
+    A folder that was converted from a checkpoint on the hub has the id and the commit of that before it.
+    """
     folder = Path(checkpoint)
     if folder.is_dir():
-        return digest_files(sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")))
+        files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+        written = folder / "config.json"
+        origin = json.loads(written.read_bytes()).get("converted_from") if written in files else None
+        return "@".join(filter(None, [origin, digest_files(files)]))
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -1,0 +1,1 @@
+"""Checkpoints in other layouts than Hugging Face's, written anew as ones that transformers loads unmodified."""
