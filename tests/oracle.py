@@ -46,8 +46,8 @@ def last_logits(model: Any, inputs: Mapping[str, Tensor], kept: Kept, renumbers:
     `prompt`: how many of its tokens are the prompt, which alone is pruned.
     """
     anatomy = anatomy_of(model)
-    assert anatomy.text is not None
-    rotary, layers = anatomy.text.rotary_emb, anatomy.layers
+    text: Any = anatomy.text
+    rotary, layers = text.rotary_emb, text.layers
     vision = anatomy.is_vision(inputs["input_ids"])[0].nonzero()[:, 0].tolist()
     calls: list[tuple[Any, dict[str, Any], Any]] = []
     gone: list[int] = []

@@ -68,7 +68,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def load(checkpoints: dict[str, Path]) -> Callable[..., Any]:
     """In double precision: what random weights make of rounding would choose other tokens in a batch."""
-    return lambda family, *options: load_wrapper(checkpoints[family], family, *options, dtype="float64")
+
+    def load(family: str, *options: Any) -> Any:
+        return load_wrapper(checkpoints[family], family, *options, dtype="float64")
+
+    return load
 
 
 @pytest.fixture(scope="module")

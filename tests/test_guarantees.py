@@ -190,7 +190,6 @@ def test_a_stage_on_another_device_than_the_prompt() -> None:
     with FakeTensorMode():
         mask = torch.zeros(2, 9, dtype=torch.bool, device="cuda:0")
         segment = first_segment(mask, mask, [9, 9], [4, 4])
-        segment.rotary = (torch.zeros(1, 9, 8, device="cuda:0"), torch.zeros(1, 9, 8, device="cuda:0"))
         hidden, score = torch.zeros(2, 9, 16, device="cuda:1"), torch.zeros(2, 4, device="cuda:1")
         segment = segment.to(hidden.device)
         after, hidden, _ = shorten(segment, hidden, choose(score, segment, [2, 2]), [2, 2], [3, 3])

@@ -21,7 +21,7 @@ def save(folder: Path, layers: int = 4) -> Path:
     roles = ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"]
     words = trained(["<|endoftext|>", *roles, *MARKS], eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "size": {"shortest_edge": 256, "longest_edge": 96 * 96}}
-    Glm4vProcessor(
+    Glm4vProcessor(  # type: ignore[no-untyped-call]
         image_processor=Glm4vImageProcessor(**sizes),
         tokenizer=words,
         video_processor=Glm4vVideoProcessor(**sizes),
