@@ -37,9 +37,9 @@ from test_start import COMMAND, started
 from torch import Tensor
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.convert import weights as files
 from adaptinfer_eval.convert.internvl_chat import convert
-from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.identity import checkpoint_digest
 

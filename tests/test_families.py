@@ -69,8 +69,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def load(checkpoints: dict[str, Path]) -> Callable[..., Any]:
     """In double precision: what random weights make of rounding would choose other tokens in a batch."""
 
-    def load(family: str, *options: Any) -> Any:
-        return load_wrapper(checkpoints[family], family, *options, dtype="float64")
+    def load(family: str, method: str = "vanilla", arguments: str = "", size: int = 4, simple: bool = False) -> Any:
+        return load_wrapper(checkpoints[family], family, method, arguments, size, simple, "float64")
 
     return load
 
