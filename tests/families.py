@@ -53,22 +53,6 @@ FAMILIES = {
 }
 
 
-# Every method, with options that fit 36 vision tokens and 8 layers.
-METHODS: list[tuple[str, dict[str, Any]]] = [
-    ("vanilla", {}),
-    ("adaptinfer", {"schedule": "1:30,3:12,5:4"}),
-    ("adaptinfer", {"schedule": "0:20,5:0", "variant": "paper"}),
-    ("fastv", {"schedule": "1:9"}),
-    ("pdrop", {"schedule": "1:0.4,3:0.2,5:0.05"}),
-    ("sparsevlm", {"schedule": "1:24,3:16,5:9"}),
-    ("sparsevlm", {"schedule": "1:30,3:12", "variant": "plus", "priority_heads": 2}),
-    ("random", {"schedule": "1:20,4:6"}),
-    ("foreground", {"schedule": "1:20,4:6"}),
-    ("tome", {"budget": 20}),
-    ("downsample", {"budget": 20}),
-]
-
-
 ALIKE = ("llava", "internvl")
 """Families whose images all have as many tokens: what is above the engine is tested on them."""
 

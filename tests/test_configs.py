@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import lmms_eval
 import pytest
 
 from adaptinfer_eval.report.layouts import LAYOUTS, Layout
@@ -16,6 +17,8 @@ from adaptinfer_eval.sweep.config import SweepConfig, load_config, shipped
 NAMES = sorted(path.stem for path in (Path(__file__).parent.parent / "configs").glob("*.yaml"))
 PAPER = ("mme", "gqa", "mmbench_en_dev", "scienceqa_img", "textvqa")
 MINI = ("mme", "gqa", "mmbench", "scienceqa", "textvqa")
+MODERN = ("ai2d", "mmbench_en_dev", "mme", "scienceqa_img", "textvqa_val")
+PLUS = "sparsevlm.variant=plus"
 LOCATIONS = ["adaptinfer.layers=" + layers for layers in ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")]
 THIRTY_TWO = "sparsevlm.schedule=1:25,6:11,15:6"
 
@@ -40,6 +43,28 @@ EXPECTED = {
         ("mme", "scienceqa_img", "textvqa"),
         refused=frozenset({"adaptinfer-128"}),
     ),
+    **dict.fromkeys(
+        ("qwen2_5_vl", "qwen3_vl", "glm4v"),
+        Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "0.25 0.1")}, MODERN),
+    ),
+    **dict.fromkeys(
+        ("llava_onevision", "smolvlm", "mistral3"),
+        Sweep({"vanilla", *each("fastv pdrop sparsevlm adaptinfer random", "0.25 0.1")}, MODERN),
+    ),
+    "qwen2_vl": Sweep(
+        {
+            "vanilla",
+            *(f"adaptinfer.variant=qwen2_vl.schedule={share}%" for share in (50, 30, 10)),
+            "adaptinfer.variant=qwen2_vl_min1.schedule=10%",
+        },
+        ("mme", "scienceqa_img", "textvqa"),
+    ),
+    "llava_next": Sweep(
+        {"vanilla", *each("fastv pdrop sparsevlm adaptinfer random", "640 320 160")},
+        PAPER,
+        refused=frozenset({"sparsevlm-160"}),
+    ),
+    "gemma3": Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "64 32")}, MODERN),
     "table3": Sweep(
         {
             f"{setting}{r}"
@@ -85,7 +110,7 @@ def config(request: pytest.FixtureRequest) -> SweepConfig:
 
 def test_cells_are_the_tables(config: SweepConfig) -> None:
     expected = EXPECTED[config.name]
-    prefix = "mini_" if config.name in {"ci", "mini"} else "adaptinfer_"
+    prefix = "" if expected.tasks is MODERN else "mini_" if config.name in {"ci", "mini"} else "adaptinfer_"
     assert {setting.label for setting in settings(config)} == expected.labels
     assert config.tasks == tuple(prefix + task for task in expected.tasks)
     assert {planned.setting.label for planned in plan(config) if planned.audit is None} == expected.refused
@@ -96,10 +121,11 @@ def test_table_1_has_eleven_settings_in_five_tasks() -> None:
     assert (len(settings(config)), len(config.tasks)) == (11, 5)
 
 
-def test_tasks_are_among_those_shipped(config: SweepConfig) -> None:
-    folder = shipped("tasks")
-    assert folder is not None
-    found = [re.findall(r"^task: (\w+)$", path.read_text(), re.MULTILINE) for path in folder.glob("*/*.yaml")]
+def test_tasks_are_among_those_shipped_or_lmms_eval_s_own(config: SweepConfig) -> None:
+    ours, theirs = shipped("tasks"), Path(lmms_eval.__file__).parent / "tasks"
+    assert ours is not None
+    folder = theirs if EXPECTED[config.name].tasks is MODERN else ours
+    found = [re.findall(r"^task: *\"?(\w+)", path.read_text(), re.MULTILINE) for path in folder.glob("*/*.yaml")]
     assert set(config.tasks) <= {name for names in found for name in names}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, METHODS, crossed, refused
+from families import FAMILIES, crossed, refused
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
@@ -19,7 +19,7 @@ from oracle import last_logits
 from test_lmms_models import METHODS as BUDGETED
 from test_lmms_models import ask
 from test_package import imported
-from tiny_models import takes_features
+from tiny_models import METHODS, takes_features
 from torch import Tensor
 
 import adaptinfer_eval as ae
