@@ -68,3 +68,28 @@ def test_a_shortened_prompt_is_seen_as_the_model_sees_one_of_that_length(tmp_pat
     places = image.any(0).nonzero()[:, 0]
     assert seen["mask"][0, 0, places[0], places[1]]  # a token of the image sees the next one
     assert not seen["mask"][0, 0, places[-1], places[0]]  # and the last one not back to the first
+
+
+@pytest.mark.parametrize("method", ["adaptinfer", "fastv", "pdrop", "random"])
+@torch.no_grad()
+def test_its_decoder_alone(method: str, tmp_path: Path) -> None:
+    """Fed embeddings, it knows no images: a batch is as single prompts, and keeping every token changes nothing."""
+    text = load_wrapper(save(tmp_path, 8, window=30), "gemma3", dtype="float64").anatomy.text
+    embeds = torch.randn(2, 90, 64, generator=torch.Generator().manual_seed(0)).double()
+    is_vision, valid = torch.zeros(2, 90, dtype=torch.bool), torch.ones(2, 90)
+    is_vision[0, 10:60], is_vision[1, 40:70], valid[1, :25] = True, True, 0
+
+    def last(rows: list[int], given: ae.Method | None) -> Any:
+        start = 25 if rows == [1] else 0
+        inputs = {"inputs_embeds": embeds[rows, start:], "attention_mask": valid[rows, start:]}
+        if given is None:
+            return text(**inputs).last_hidden_state[:, -1]
+        with ae.pruned(text, given, vision_mask=is_vision[rows, start:]):
+            return text(**inputs).last_hidden_state[:, -1]
+
+    pruning = ae.get_method(method)(schedule="1:12,3:6")
+    together = last([0, 1], pruning)
+    assert torch.allclose(together, torch.cat([last([0], pruning), last([1], pruning)]), atol=1e-5)
+    assert not torch.allclose(together, last([0, 1], None), atol=1e-2)
+    if method in ("fastv", "random"):
+        assert torch.equal(last([0], ae.get_method(method)(schedule="1:50")), last([0], None))

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS, ONE_AXIS, THREE_AXES, Anatomy, clip_tower
+from adaptinfer_eval.backbones.anatomy import BARE, MERGING_TOWERS, Anatomy, clip_tower
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.gemma3 import Gemma3
 from adaptinfer_eval.backbones.glm4v import Glm4V
@@ -75,13 +75,13 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     family = FAMILIES.get(kind)
     if family is not None and config.text_config.model_type in family.decoders:
         return family().anatomy(model)
-    if kind in ONE_AXIS + THREE_AXES:
+    if kind in BARE:
         decoder: Any = model.model if hasattr(model, "lm_head") else model
         return Anatomy(text=decoder)
     if why := why_not(kind):
         raise ValueError(f"{type(model).__name__} ({kind}) is not a model that can be pruned: {why}")
     raise ValueError(
         f"{type(model).__name__} ({kind}) is not a model that can be pruned; supported are "
-        f"{', '.join(FAMILIES)}, the decoders {', '.join(ONE_AXIS + THREE_AXES)} alone with inputs_embeds and "
+        f"{', '.join(FAMILIES)}, the decoders {', '.join(BARE)} alone with inputs_embeds and "
         f"vision_mask=, and {', '.join(MERGING_TOWERS)} for methods of the vision tower"
     )

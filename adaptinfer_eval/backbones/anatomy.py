@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 ONE_AXIS = ("llama", "mistral", "qwen2", "qwen3")
 THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text")
 """Decoders whose positions have three axes (M-RoPE)."""
+BARE = (*ONE_AXIS, "gemma3_text", *THREE_AXES)
+"""Decoders that can be pruned by themselves."""
 MERGING_TOWERS = ("clip_vision_model",)
 """Vision towers that merge tokens: what reads them has to take any number of tokens."""
 
