@@ -77,7 +77,8 @@ def write(model_type: str, folder: Path, words: Any, **config: Any) -> Path:
     for name, weight in model.named_parameters():
         if name.endswith("mm_input_projection_weight"):  # Gemma's, which begins as zeros
             torch.nn.init.normal_(weight)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = words.eos_token_id, words.pad_token_id
+    model.generation_config.eos_token_id = config.get("eos_token_id", words.eos_token_id)
+    model.generation_config.pad_token_id = words.pad_token_id
     model.save_pretrained(folder)
     return folder
 
