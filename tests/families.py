@@ -9,11 +9,12 @@ from typing import Any
 
 from checkpoints.gemma3 import save as save_gemma3
 from checkpoints.glm4v import save as save_glm4v
+from checkpoints.internvl import save_internvl
 from checkpoints.llava_next import save_onevision, save_vicuna
 from checkpoints.mistral3 import save as save_mistral3
 from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
 from checkpoints.smolvlm import save_idefics3, save_smolvlm
-from lmms_tiny import save_tiny_internvl, save_tiny_llava
+from lmms_tiny import save_tiny_llava
 
 NO_TOWER = "this model has none: use a method that prunes in the language model"
 UNEQUAL = "have unequal numbers of them: use a method that prunes between layers"
@@ -39,7 +40,7 @@ class Row:
 
 FAMILIES = {
     "llava": Row(save_tiny_llava),
-    "internvl": Row(save_tiny_internvl, {"tome": NO_TOWER}),
+    "internvl": Row(save_internvl, {"tome": NO_TOWER}),
     "llava_next": Row(save_vicuna, {"tome": NO_TOWER, "downsample": UNEQUAL}),
     "llava_onevision": Row(save_onevision, {"tome": NO_TOWER, "downsample": UNEQUAL}),
     "qwen2_vl": Row(save_qwen2_vl, M_ROPE),

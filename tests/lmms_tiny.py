@@ -13,24 +13,12 @@ from PIL import Image as Picture
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
-    GotOcr2ImageProcessor,
-    InternVLConfig,
-    InternVLForConditionalGeneration,
-    InternVLProcessor,
-    InternVLVideoProcessor,
-    InternVLVisionConfig,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
-    Qwen2Config,
 )
 
-CHAT_ML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<IMG_CONTEXT>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] | upper }}: {% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %} {% endfor %}"
@@ -87,54 +75,6 @@ def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
         vision_feature_select_strategy="default",
     )
     LlavaForConditionalGeneration(config).save_pretrained(folder)
-    return folder
-
-
-def save_tiny_internvl(folder: Path, layers: int = 4) -> Path:
-    """Write the checkpoint to `folder`; 36 vision tokens per tile of 24 × 24 pixels."""
-    marks = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
-    marks["video_token"] = "<video>"
-    tokenizer = trained(
-        ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *marks.values()],
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        extra_special_tokens=marks,
-    )
-    InternVLProcessor(
-        image_processor=GotOcr2ImageProcessor(size={"height": 24, "width": 24}),
-        tokenizer=tokenizer,
-        video_processor=InternVLVideoProcessor(size={"height": 24, "width": 24}),
-        image_seq_length=36,
-        chat_template=CHAT_ML,
-    ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config: Any = InternVLConfig(
-        vision_config=InternVLVisionConfig(
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=24,
-            patch_size=2,
-            initializer_range=0.3,
-            layer_scale_init_value=1.0,
-        ),
-        text_config=Qwen2Config(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.3,
-        ),
-        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
-        image_seq_length=36,
-        tie_word_embeddings=False,
-    )
-    InternVLForConditionalGeneration(config).save_pretrained(folder)
     return folder
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoints.gemma4 import save_gemma4, save_gemma4_31b
+from checkpoints.internvl import save_internvl3_5
 from checkpoints.llava_next import save_mistral
 from checkpoints.paligemma import save_paligemma, save_paligemma2
 from families import FAMILIES
@@ -20,6 +21,7 @@ from transformers import PROCESSOR_MAPPING, AutoModelForImageTextToText, AutoPro
 SAVES: dict[str, Callable[..., Path]] = {
     **{family: row.save for family, row in FAMILIES.items()},
     "llava_next, mistral": save_mistral,
+    "internvl, 3.5": save_internvl3_5,
     "paligemma": save_paligemma,
     "paligemma, 2": save_paligemma2,
     "gemma4": save_gemma4,
@@ -74,7 +76,8 @@ def test_a_checkpoint_loads_whole(name: str, folders: Callable[[str], Path]) -> 
     processor, model, amiss = loaded(folders(name))
     assert not any(amiss.values())
     assert model.config.model_type == name.split(",")[0]
-    assert type(processor) is PROCESSOR_MAPPING[type(model.config)]
+    meant: Any = PROCESSOR_MAPPING[type(model.config)]
+    assert type(processor) is meant
     assert len(model.get_decoder().layers) == LAYERS
     assert None not in (model.generation_config.eos_token_id, model.generation_config.pad_token_id)
 

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser import chromium, opened
-from lmms_tiny import save_tiny_internvl
+from checkpoints.internvl import save_internvl
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from shell import call, default_interrupt
@@ -198,7 +198,7 @@ def test_texts_are_texts_on_the_page(sample: tuple[Path, str]) -> None:
 
 
 def test_internvl_is_asked_too_and_says_what_it_cannot(tmp_path: Path, sample: tuple[Path, str]) -> None:
-    model = str(save_tiny_internvl(tmp_path, layers=8))
+    model = str(save_internvl(tmp_path, layers=8))
     asker = Asker(own_config(model, ("vanilla",), 12, "demo"))
     *first, last = answers(asker, str(sample[0]), "What is it?", ["adaptinfer", "tome"], 12)
     assert [len(shown.rows) for shown in (*first, last)] == [1, 2, 3]  # as they are made

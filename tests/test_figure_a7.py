@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lmms_tiny import load_wrapper, save_tiny_internvl
+from checkpoints.internvl import save_internvl
+from lmms_tiny import load_wrapper
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -247,7 +248,7 @@ def test_what_is_wrong_with_a_picture_of_ones_own_is_a_sentence(
 
 
 def test_vision_tokens_of_internvls_tile_are_the_patches_of_the_stretched_picture(tmp_path: Path) -> None:
-    model: Any = load_wrapper(save_tiny_internvl(tmp_path), "internvl", batch_size=1)
+    model: Any = load_wrapper(save_internvl(tmp_path), "internvl", batch_size=1)
     assert model.family.square == "stretch"
     assert make_family("internvl", {"max_patches": 2}).square is None
     wide = Image.fromarray(np.random.default_rng(1).integers(0, 256, (40, 90, 3), dtype=np.uint8))
@@ -266,7 +267,7 @@ def test_vision_tokens_of_internvls_tile_are_the_patches_of_the_stretched_pictur
 
 
 def test_internvl_is_drawn_too(tmp_path: Path) -> None:
-    save_tiny_internvl(tmp_path / "model", layers=8)
+    save_internvl(tmp_path / "model", layers=8)
     picture().save(tmp_path / "picture.png")
     question = ask(tmp_path / "picture.png", "What is it?", str(tmp_path / "model"), ("adaptinfer",), 12)
     (answer,) = question.answers

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lmms_tiny import load_wrapper, mixed_documents, save_tiny_internvl
+from checkpoints.internvl import save_internvl
+from lmms_tiny import load_wrapper, mixed_documents
 from PIL import Image as Picture
 from test_lmms_models import METHODS as WRAPPED
 from test_lmms_models import ask
@@ -35,7 +36,7 @@ def test_vision_tokens_are_a_grid_in_rows() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_internvl(tmp_path_factory.mktemp("tiny"))
+    return save_internvl(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

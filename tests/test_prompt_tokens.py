@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
+from checkpoints.internvl import save_internvl
+from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
@@ -171,7 +172,7 @@ def test_one_token_begins_a_sequence(family: str, writes: bool, tmp_path: Path) 
     if family == "llava":
         shutil.copytree(MINI_MODEL, folder)
     else:
-        save_tiny_internvl(folder)
+        save_internvl(folder)
         add_begin(folder)
     template = folder / "chat_template.jinja"
     template.write_text(("{{ bos_token }}" if writes else "") + template.read_text())

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lmms_tiny import load_wrapper, save_tiny_internvl, save_tiny_llava
+from checkpoints.internvl import save_internvl
+from lmms_tiny import load_wrapper, save_tiny_llava
 from PIL import Image as Picture
 from test_generation_options import edited
 from test_lmms_models import ask, questions
@@ -110,7 +111,7 @@ def test_what_a_processor_does_not_say_the_model_does(llava: Path, tmp_path: Pat
 
 
 def test_what_internvls_processor_does_not_say(tmp_path: Path) -> None:
-    whole, lacking = (save_tiny_internvl(tmp_path / name) for name in ("whole", "lacking"))
+    whole, lacking = (save_internvl(tmp_path / name) for name in ("whole", "lacking"))
     edited(lacking, "processor_config.json", {}, "image_seq_length")
     models = [load_wrapper(folder, "internvl", arguments=",max_patches=2") for folder in (whole, lacking)]
     assert ask(models[0], [DOCUMENT, LONG]) == ask(models[1], [DOCUMENT, LONG])
