@@ -64,6 +64,14 @@ EXPECTED = {
         PAPER,
         refused=frozenset({"sparsevlm-160"}),
     ),
+    "qwen3_5": Sweep(
+        {
+            "vanilla",
+            *(f"{method}-0.25" for method in ("fastv.layers=3", "pdrop.layers=6,14,22", f"{PLUS}.layers=3,7,15")),
+            *(f"{method}.layers=3,11,19-0.25" for method in ("adaptinfer", "random")),
+        },
+        MODERN,
+    ),
     "gemma3": Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "64 32")}, MODERN),
     "table3": Sweep(
         {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 ONE_AXIS = ("llama", "mistral", "qwen2", "qwen3")
-THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text")
+THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text", "qwen3_5_text")
 """Decoders whose positions have three axes (M-RoPE)."""
 BARE = (*ONE_AXIS, "gemma3_text", *THREE_AXES)
 """Decoders that can be pruned by themselves."""
@@ -64,6 +64,12 @@ class Anatomy:
     def shares_prefixes(self) -> bool:
         """Whether what prompts begin with alike can be computed layer by layer, by causal attention alone."""
         return not (self.several_axes or self.follows or hasattr(self.text, "_deepstack_process"))
+
+    @property
+    def attending(self) -> list[int]:
+        """The layers that attend: others may carry a state instead (linear attention)."""
+        types = getattr(getattr(self.text, "config", None), "layer_types", None) or ()
+        return [i for i in range(len(self.layers)) if "linear_attention" not in types[i : i + 1]]
 
     @property
     def layers(self) -> list[nn.Module]:

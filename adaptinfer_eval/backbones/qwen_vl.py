@@ -121,3 +121,13 @@ class Qwen3VL(Qwen2VL):
     title: ClassVar = "Qwen3VL"
     pretrained: ClassVar = "Qwen/Qwen3-VL-8B-Instruct"
     decoders: ClassVar = ("qwen3_vl_text",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen35(Qwen2VL):
+    """Qwen3.5: three of four layers carry a state instead of attending. Stages are after layers that attend."""
+
+    model_type: ClassVar = "qwen3_5"
+    title: ClassVar = "Qwen35"
+    pretrained: ClassVar = "Qwen/Qwen3.5-9B"
+    decoders: ClassVar = ("qwen3_5_text",)
