@@ -67,7 +67,7 @@ EXPECTED = {
     "qwen3_5": Sweep(
         {
             "vanilla",
-            *(f"{method}-0.25" for method in ("fastv.layers=3", "pdrop.layers=6,14,22", f"{PLUS}.layers=3,7,15")),
+            *(f"{method}-0.25" for method in ("fastv.k=4", "pdrop.layers=6,14,22", f"{PLUS}.layers=3,7,15")),
             *(f"{method}.layers=3,11,19-0.25" for method in ("adaptinfer", "random")),
         },
         MODERN,

@@ -52,7 +52,7 @@ def test_a_stage_where_nothing_attends_names_those_where_something_does(model: A
         ("pdrop", "1:9", r"\[2, 4, 6, 8"),
         ("random", "0:9", r"\[1, 3"),
     ):
-        with pytest.raises(ValueError, match=rf"so that it can choose after {can}.* alone: say layers= or schedule="):
+        with pytest.raises(ValueError, match=rf"so that it can choose after {can}.* alone: say so with layers="):
             ae.pruned(model, ae.get_method(name)(schedule=schedule)).__enter__()
     with pytest.raises(ValueError, match=r"layers \[0, 2, .* do not attend: there is nothing to observe in them"):
         observed(model, lambda layer, received: None).__enter__()

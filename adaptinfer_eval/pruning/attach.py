@@ -182,7 +182,7 @@ def _check_attending(anatomy: Anatomy, method: LayerMethod, usual: Schedule) -> 
     if cannot := [stage.layer for stage in usual if stage.layer not in can]:
         raise ValueError(
             f"{method.name} prunes after layer {cannot[0]}, and {_without(anatomy)} do not attend (linear attention), "
-            f"so that it can choose after {can} alone: say layers= or schedule= with some of those"
+            f"so that it can choose after {can} alone: say so with layers= (FastV: k=) or schedule="
         )
 
 
