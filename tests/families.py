@@ -12,6 +12,7 @@ from checkpoints.gemma3 import save as save_gemma3
 from checkpoints.glm4v import save as save_glm4v
 from checkpoints.llava_next import save_onevision, save_vicuna
 from checkpoints.mistral3 import save as save_mistral3
+from checkpoints.paligemma import save as save_paligemma
 from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_5, save_qwen3_vl
 from checkpoints.smolvlm import save_idefics3, save_smolvlm
 from lmms_tiny import save_tiny_internvl, save_tiny_llava
@@ -31,13 +32,18 @@ class Row:
 
     `refuses`: methods that it cannot run ("merging": those that merge tokens), and the reason that is given.
     `answer_types`: inputs of tokens, and what they are for those of an answer. `hybrid`: every other layer attends, the
-    second first, so that stages are after those.
+    second first, so that stages are after those. `needs_images`: it takes no prompt without one.
     """
 
     save: Callable[..., Path]
     refuses: Mapping[str, str] = field(default_factory=dict)
     answer_types: Mapping[str, int] = field(default_factory=dict)
     hybrid: bool = False
+    needs_images: bool = False
+
+    def asked(self, documents: Iterable[Any]) -> list[Any]:
+        """Those of some documents that it can be asked."""
+        return [document for document in documents if document["images"] or not self.needs_images]
 
     @property
     def layers(self) -> int:
@@ -68,6 +74,12 @@ FAMILIES = {
     "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE}),
     "glm4v": Row(save_glm4v, M_ROPE),
     "mistral3": Row(save_mistral3, {"tome": NO_TOWER, "downsample": UNEQUAL}),
+    "paligemma": Row(
+        save_paligemma,
+        {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE},
+        answer_types={"token_type_ids": 1},
+        needs_images=True,
+    ),
     "smolvlm": Row(save_smolvlm, {"tome": NO_TOWER}),
     "idefics3": Row(save_idefics3, {"tome": NO_TOWER}),
 }

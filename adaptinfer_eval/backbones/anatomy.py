@@ -42,6 +42,7 @@ class Anatomy:
     (InternVL: an image is a tile); 0 where they have not: those that stand side by side are one, and so are all frames
     of a prompt's videos.
     `in_rows`: a token between them sets the rows of an image apart; another one ends it.
+    `first_position`: of a prompt's first token.
     `follows`: arguments of the multimodal module, (B, L), of which `masks` (`create_masks_for_generate` of a model of
     transformers) makes masks in which tokens of an image see each other whatever their order.
     """
@@ -52,6 +53,7 @@ class Anatomy:
     vision_ids: tuple[int, ...] = ()
     image_tokens: int = 0
     in_rows: bool = False
+    first_position: int = 0
     follows: tuple[str, ...] = ()
     masks: Callable[..., Any] | None = None
 

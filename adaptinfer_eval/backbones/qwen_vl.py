@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +43,6 @@ class Qwen2VL(Family):
     title: ClassVar = "Qwen2VL"
     pretrained: ClassVar = "Qwen/Qwen2-VL-7B-Instruct"
     decoders: ClassVar = ("qwen2_vl_text",)
-    token_types: ClassVar = "mm_token_type_ids"
     any_size: ClassVar = True
     image_inputs: ClassVar = {
         "pixel_values": "image tokens",
@@ -71,6 +71,9 @@ class Qwen2VL(Family):
                 f"min_pixels={size['shortest_edge']} is more than max_pixels={size['longest_edge']}: give both"
             )
         return processor
+
+    def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
+        return {"mm_token_type_ids": is_image.long()}
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         import torch

@@ -153,7 +153,7 @@ class LayerPruner:
             raise broken("the decoder was not seen to rotate its tokens")
         if any(any(step.made) for step in run.steps.values()):
             self._check_merging(positions)
-        run.places = Places(self.method.positions, positions, segment)
+        run.places = Places(self.method.positions, positions, segment, self.anatomy.first_position)
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
