@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,8 @@ from checkpoints.glm4v import save as save_glm4v
 from checkpoints.internvl import save_internvl
 from checkpoints.llava_next import save_onevision, save_vicuna
 from checkpoints.mistral3 import save as save_mistral3
-from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_vl
+from checkpoints.paligemma import save as save_paligemma
+from checkpoints.qwen_vl import save_qwen2_5_vl, save_qwen2_vl, save_qwen3_5, save_qwen3_vl
 from checkpoints.smolvlm import save_idefics3, save_smolvlm
 from lmms_tiny import save_tiny_llava
 
@@ -30,12 +32,35 @@ class Row:
     """`save(folder, layers)`: a tiny random model with a real tokenizer and processor, as a checkpoint.
 
     `refuses`: methods that it cannot run ("merging": those that merge tokens), and the reason that is given.
-    `answer_types`: inputs of tokens, and what they are for those of an answer.
+    `answer_types`: inputs of tokens, and what they are for those of an answer. `hybrid`: every other layer attends, the
+    second first, so that stages are after those. `needs_images`: it takes no prompt without one.
     """
 
     save: Callable[..., Path]
     refuses: Mapping[str, str] = field(default_factory=dict)
     answer_types: Mapping[str, int] = field(default_factory=dict)
+    hybrid: bool = False
+    needs_images: bool = False
+
+    def asked(self, documents: Iterable[Any]) -> list[Any]:
+        """Those of some documents that it can be asked."""
+        return [document for document in documents if document["images"] or not self.needs_images]
+
+    @property
+    def layers(self) -> int:
+        return 16 if self.hybrid else 8
+
+    @property
+    def rounding(self) -> float:
+        """Layers that carry a state do so in float32, in chunks that begin elsewhere in a batch."""
+        return 1e-3 if self.hybrid else 1e-5
+
+    def placed(self, schedule: str, method: str) -> str:
+        """A schedule for eight layers as one for those of the family; PyramidDrop looks at the layer behind its own."""
+        if not self.hybrid:
+            return schedule
+        first = 2 if method == "pdrop" else 1
+        return re.sub(r"(?<![\d.])(\d+):", lambda found: f"{2 * int(found[1]) + first}:", schedule)
 
 
 FAMILIES = {
@@ -46,9 +71,16 @@ FAMILIES = {
     "qwen2_vl": Row(save_qwen2_vl, M_ROPE),
     "qwen2_5_vl": Row(save_qwen2_5_vl, M_ROPE),
     "qwen3_vl": Row(save_qwen3_vl, M_ROPE),
+    "qwen3_5": Row(save_qwen3_5, M_ROPE, hybrid=True),
     "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE}),
     "glm4v": Row(save_glm4v, M_ROPE),
     "mistral3": Row(save_mistral3, {"tome": NO_TOWER, "downsample": UNEQUAL}),
+    "paligemma": Row(
+        save_paligemma,
+        {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE},
+        answer_types={"token_type_ids": 1},
+        needs_images=True,
+    ),
     "smolvlm": Row(save_smolvlm, {"tome": NO_TOWER}),
     "idefics3": Row(save_idefics3, {"tome": NO_TOWER}),
 }
@@ -62,7 +94,15 @@ def crossed(
     methods: Iterable[tuple[str, Any]], families: Iterable[str] = tuple(FAMILIES)
 ) -> list[tuple[str, str, Any]]:
     """(family, method, …) for every method that the family can run."""
-    return [(name, *method) for method in methods for name in families if not refused(FAMILIES[name], *method)]
+    runs = [(name, *method) for method in methods for name in families if not refused(FAMILIES[name], *method)]
+    return [(name, method, _placed(FAMILIES[name], method, options)) for name, method, options in runs]
+
+
+def _placed(row: Row, method: str, options: Any) -> Any:
+    """Options as a dictionary, or as arguments in a row."""
+    if isinstance(options, str):
+        return row.placed(options, method)
+    return {name: row.placed(value, method) if name == "schedule" else value for name, value in options.items()}
 
 
 def refused(row: Row, method: str, options: Any) -> str | None:

@@ -18,6 +18,9 @@ NAMES = sorted(path.stem for path in (Path(__file__).parent.parent / "configs").
 PAPER = ("mme", "gqa", "mmbench_en_dev", "scienceqa_img", "textvqa")
 MINI = ("mme", "gqa", "mmbench", "scienceqa", "textvqa")
 MODERN = ("ai2d", "mmbench_en_dev", "mme", "scienceqa_img", "textvqa_val")
+ASKED_OF_IMAGES = tuple(task for task in MODERN if task != "mmbench_en_dev")
+THEIRS = (MODERN, ASKED_OF_IMAGES)
+"""Tasks of lmms-eval, as they are."""
 PLUS = "sparsevlm.variant=plus"
 LOCATIONS = ["adaptinfer.layers=" + layers for layers in ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")]
 THIRTY_TWO = "sparsevlm.schedule=1:25,6:11,15:6"
@@ -64,6 +67,15 @@ EXPECTED = {
         PAPER,
         refused=frozenset({"sparsevlm-160"}),
     ),
+    "qwen3_5": Sweep(
+        {
+            "vanilla",
+            *(f"{method}-0.25" for method in ("fastv.k=4", "pdrop.layers=6,14,22", f"{PLUS}.layers=3,7,15")),
+            *(f"{method}.layers=3,11,19-0.25" for method in ("adaptinfer", "random")),
+        },
+        MODERN,
+    ),
+    "paligemma": Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "256 128")}, ASKED_OF_IMAGES),
     "gemma3": Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "64 32")}, MODERN),
     "table3": Sweep(
         {
@@ -110,7 +122,7 @@ def config(request: pytest.FixtureRequest) -> SweepConfig:
 
 def test_cells_are_the_tables(config: SweepConfig) -> None:
     expected = EXPECTED[config.name]
-    prefix = "" if expected.tasks is MODERN else "mini_" if config.name in {"ci", "mini"} else "adaptinfer_"
+    prefix = "" if expected.tasks in THEIRS else "mini_" if config.name in {"ci", "mini"} else "adaptinfer_"
     assert {setting.label for setting in settings(config)} == expected.labels
     assert config.tasks == tuple(prefix + task for task in expected.tasks)
     assert {planned.setting.label for planned in plan(config) if planned.audit is None} == expected.refused
@@ -124,7 +136,7 @@ def test_table_1_has_eleven_settings_in_five_tasks() -> None:
 def test_tasks_are_among_those_shipped_or_lmms_eval_s_own(config: SweepConfig) -> None:
     ours, theirs = shipped("tasks"), Path(lmms_eval.__file__).parent / "tasks"
     assert ours is not None
-    folder = theirs if EXPECTED[config.name].tasks is MODERN else ours
+    folder = theirs if EXPECTED[config.name].tasks in THEIRS else ours
     found = [re.findall(r"^task: *\"?(\w+)", path.read_text(), re.MULTILINE) for path in folder.glob("*/*.yaml")]
     assert set(config.tasks) <= {name for names in found for name in names}
 

@@ -39,7 +39,7 @@ REFUSED = [
     if (reason := refused(row, *method))
 ]
 WRAPPED = {**BUDGETED, "fastv": ",schedule=1:10"}  # what a budget can be depends on an image's tokens
-LAYERS, STEPS = 8, 4
+STEPS = 4
 Document = dict[str, Any]
 
 
@@ -62,7 +62,7 @@ def test_nobody_else_knows_a_family() -> None:
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {family: row.save(tmp_path_factory.mktemp(family), LAYERS) for family, row in FAMILIES.items()}
+    return {family: row.save(tmp_path_factory.mktemp(family), row.layers) for family, row in FAMILIES.items()}
 
 
 @pytest.fixture(scope="module")
@@ -87,13 +87,15 @@ def documents() -> list[Document]:
 def tiny(load: Callable[..., Any]) -> Callable[..., Any]:
     """A model of the family by itself, which ends no answer, set to an attention; as good as new for each test."""
     loaded: dict[str, Any] = {}
+    own: dict[str, str] = {}  # Gemma 2's soft caps are eager alone
 
-    def tiny(family: str, attention: str = "sdpa") -> Any:
+    def tiny(family: str, attention: str | None = None) -> Any:
         if family not in loaded:
             loaded[family] = load(family)
             loaded[family].model.generation_config.eos_token_id = None
             loaded[family].shares_prefixes = False
-        loaded[family].model.set_attn_implementation(attention)
+            own[family] = loaded[family].anatomy.text.config._attn_implementation
+        loaded[family].model.set_attn_implementation(attention or own[family])
         return loaded[family]
 
     return tiny
@@ -130,7 +132,7 @@ def continued(family: str, inputs: Any, answer: Tensor) -> dict[str, Tensor]:
 def test_batched_is_single(
     tiny: Callable[..., Any], documents: list[Document], family: str, name: str, options: dict[str, Any]
 ) -> None:
-    wrapper, method = tiny(family), ae.get_method(name)(**options)
+    wrapper, method, documents = tiny(family), ae.get_method(name)(**options), FAMILIES[family].asked(documents)
     batch = encoded(wrapper, documents)
     together, trace = generated(wrapper, method, batch.inputs)
     real = batch.inputs["attention_mask"].sum(1)
@@ -144,14 +146,15 @@ def test_batched_is_single(
         padding = int(real.max() - real[row])
         assert together.sequences[row, real.max() :].tolist() == alone.sequences[0, real[row] :].tolist()
         error = (torch.stack(together.logits)[:, row] - torch.stack(alone.logits)[:, 0]).abs().max()
-        assert error < 1e-5, f"row {row}: {error}"
+        assert error < FAMILIES[family].rounding, f"row {row}: {error}"
         assert trace.entering[row].tolist() == own.entering[0].tolist()
         for layer, kept in own.kept.items():
             mine = trace.kept[layer][row]
             assert (mine[mine >= 0] - padding).tolist() == kept[0].tolist(), f"layer {layer}"
     text = real - wrapper.anatomy.is_vision(batch.inputs["input_ids"]).sum(1)
-    cached = [cache_of(together).get_seq_length(layer) for layer in range(LAYERS)]
-    assert cached == [int((entering + text).max()) + STEPS - 1 for entering in trace.entering.T]
+    for layer in wrapper.anatomy.attending:
+        longest = int((trace.entering[:, layer] + text).max())
+        assert cache_of(together).get_seq_length(layer) == longest + STEPS - 1
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,8 @@ def test_equals_a_model_without_cache_and_engine(
     wrapper, method = tiny(family), ae.get_method(name)(**options)
     if getattr(method, "merged_count", lambda _: 0)(20):
         pytest.skip("merged tokens are in no column: reference data tests them")
+    if FAMILIES[family].hybrid:
+        pytest.skip("tokens that a layer without attention has seen cannot be hidden: test_qwen3_5.py drops them")
     inputs = encoded(wrapper, documents[2:3]).inputs
     found, trace = generated(wrapper, method, inputs)
     prompt, kept = inputs["input_ids"].shape[1], {layer: ids[0].tolist() for layer, ids in trace.kept.items()}
@@ -186,7 +191,7 @@ def test_a_method_that_keeps_all_changes_nothing_and_leaves_nothing_behind(
     wrapper = tiny(family)
     inputs = encoded(wrapper, documents[2:3]).inputs
     tokens = int(wrapper.anatomy.is_vision(inputs["input_ids"]).sum())
-    method = ae.get_method(name)(schedule=f"1:{tokens}")
+    method = ae.get_method(name)(schedule=FAMILIES[family].placed(f"1:{tokens}", name))
     assert method.positions == {"fastv": "keep", "random": "renumber"}[name]
     generated(wrapper, None, inputs)  # transformers leaves hooks of its own
     modules = list(wrapper.model.modules())
@@ -194,13 +199,13 @@ def test_a_method_that_keeps_all_changes_nothing_and_leaves_nothing_behind(
     before, _ = generated(wrapper, None, inputs)
     kept, trace = generated(wrapper, method, inputs)
     after, _ = generated(wrapper, None, inputs)
-    assert trace.kept[1].shape == (1, tokens)
+    assert next(iter(trace.kept.values())).shape == (1, tokens)
     assert torch.equal(torch.stack(before.logits), torch.stack(kept.logits))
     assert torch.equal(torch.stack(before.logits), torch.stack(after.logits))
     assert hooks == [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in modules]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family, row in FAMILIES.items() if not row.hybrid])
 @torch.no_grad()
 def test_attention_is_the_model_s_own(tiny: Callable[..., Any], documents: list[Document], family: str) -> None:
     """What text gives to vision tokens in every layer; and PDrop looks at the layer that is about to run."""
@@ -223,7 +228,8 @@ def test_attention_is_the_model_s_own(tiny: Callable[..., Any], documents: list[
 @pytest.mark.parametrize("name", ["adaptinfer", "pdrop"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_beam_search_in_a_batch(tiny: Callable[..., Any], documents: list[Document], family: str, name: str) -> None:
-    wrapper, method = tiny(family), ae.get_method(name)(schedule="1:12,3:5")
+    wrapper, method = tiny(family), ae.get_method(name)(schedule=FAMILIES[family].placed("1:12,3:5", name))
+    documents = FAMILIES[family].asked(documents)
     batch = encoded(wrapper, documents)
     together, _ = generated(wrapper, method, batch.inputs, num_beams=3)
     longest = batch.inputs["input_ids"].shape[1]
@@ -261,6 +267,7 @@ def test_a_mixed_batch_answers_as_single_requests(
     load: Callable[..., Any], documents: list[Document], family: str, method: str, arguments: str
 ) -> None:
     single, batched = (load(family, method, arguments, size) for size in (1, 4))
+    documents = FAMILIES[family].asked(documents)
     alone = ask(single, documents)
     assert ask(batched, documents) == alone
     assert len(set(alone)) == len(documents)  # so that another order could not pass
@@ -273,11 +280,11 @@ def test_features_encoded_once_give_the_same_answers(
     load: Callable[..., Any], documents: list[Document], family: str
 ) -> None:
     """Also where questions about one picture share what they begin with, and with the options that see prompts."""
-    model = load(family, "adaptinfer", WRAPPED["adaptinfer"])
+    model = load(family, "adaptinfer", FAMILIES[family].placed(WRAPPED["adaptinfer"], "adaptinfer"))
     asked = [*documents, {**documents[0], "question": "What is on it?"}]
     for options in ({}, {"num_beams": 3}, {"repetition_penalty": 3.0}):
         generation = Generation.read({"max_new_tokens": 8, **options})
-        for some in (documents, [asked[0], asked[4]]):
+        for some in (FAMILIES[family].asked(documents), [asked[0], asked[4]]):
             batch = encoded(model, some)
             shared = model.encode_images(batch)
             assert shared.features is not None
@@ -289,7 +296,8 @@ def test_features_encoded_once_give_the_same_answers(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_lmms_eval_runs_a_task(load: Callable[..., Any], manager: TaskManager, family: str, simple: bool) -> None:
     def run(batch_size: int) -> tuple[dict[int, str], Any]:
-        model = load(family, "adaptinfer", WRAPPED["adaptinfer"], batch_size, simple)
+        schedule = FAMILIES[family].placed(WRAPPED["adaptinfer"], "adaptinfer")
+        model = load(family, "adaptinfer", schedule, batch_size, simple)
         results = simple_evaluate(
             model=model,
             tasks=["mini_mme"],
@@ -305,7 +313,7 @@ def test_lmms_eval_runs_a_task(load: Callable[..., Any], manager: TaskManager, f
     assert alone == together
     assert audit["requests"] == 8
     assert audit["entering"] < audit["vision_tokens"]
-    assert audit["schedule"].startswith("0:20,1:10,2:5")
+    assert audit["schedule"].startswith(FAMILIES[family].placed("0:20,1:10,2:5", "adaptinfer"))
 
 
 @pytest.fixture(scope="module")

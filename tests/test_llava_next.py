@@ -111,3 +111,11 @@ def test_a_way_of_packing_that_is_none_is_refused(load: Callable[..., Any]) -> N
         load(arguments=",packing=unpad")
     with pytest.raises(ValueError, match="have unequal numbers of them: use a method that prunes between layers"):
         ae.pruned(load().model, ae.get_method("downsample")(budget=9)).__enter__()
+
+
+def test_a_budget_that_an_image_does_not_have_names_the_remedy(load: Callable[..., Any]) -> None:
+    model = load("fastv", ",budget=400")
+    with pytest.raises(
+        ValueError, match=r"only 192 vision tokens: use vanilla; .* give a share of their tokens \(0\.25\)"
+    ):
+        model.answer(shown(model, (48, 48)), Generation.read({"max_new_tokens": 1}))

@@ -307,7 +307,10 @@ def test_options_of_methods_are_no_arguments_of_the_model(argument: str, remedy:
         (b"\xff\xfe", r"config\.json is damaged"),
         ("[1]", r"config\.json is damaged \(no JSON object\)"),
         ("{}", "is of model_type None: use a checkpoint of llava or llava_next or"),
-        ('{"model_type": "llava_next"}', "is of model_type 'llava_next': use a checkpoint of llava or llava_next or"),
+        (
+            '{"model_type": "llava_next"}',
+            "is of model_type 'llava_next' and was asked for as llava: use backbone=llava_next",
+        ),
         ('{"model_type": ["llava"]}', r"is of model_type \['llava'\]: "),
         (
             '{"model_type": "llava", "text_config": {"model_type": "unheard"}}',

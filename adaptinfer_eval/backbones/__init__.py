@@ -18,7 +18,8 @@ from adaptinfer_eval.backbones.internvl import InternVL
 from adaptinfer_eval.backbones.llava import Llava
 from adaptinfer_eval.backbones.llava_next import LlavaNext, LlavaOneVision
 from adaptinfer_eval.backbones.mistral3 import Mistral3
-from adaptinfer_eval.backbones.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL
+from adaptinfer_eval.backbones.paligemma import PaliGemma
+from adaptinfer_eval.backbones.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL, Qwen35
 from adaptinfer_eval.backbones.smolvlm import Idefics3, SmolVLM
 
 if TYPE_CHECKING:
@@ -27,16 +28,14 @@ if TYPE_CHECKING:
 FAMILIES: Mapping[str, type[Family]] = {
     family.model_type: family
     for family in (
-        *(Llava, LlavaNext, LlavaOneVision, InternVL, Qwen2VL, Qwen25VL, Qwen3VL),
-        *(Gemma3, SmolVLM, Idefics3, Mistral3, Glm4V),
+        *(Llava, LlavaNext, LlavaOneVision, InternVL, Qwen2VL, Qwen25VL, Qwen3VL, Qwen35),
+        *(Gemma3, SmolVLM, Idefics3, PaliGemma, Mistral3, Glm4V),
     )
 }
 REFUSED: Mapping[str, str] = {
     "mllama": "its vision tokens are not among the decoder's, but seen by cross-attention: there is nothing to drop",
     "gemma3n": "its decoder carries four versions of each token from layer to layer, which only together are one",
     "gemma4": "its later layers look at keys of earlier ones, which hold other tokens than these compute",
-    "qwen3_5": "most of its layers do not attend, but carry a state that every token has changed already",
-    "paligemma": "transformers does not read prompts without an image for it, and it takes no conversations",
     "llama4": "the engine has not been held to a model without it there: its layers attend in chunks",
 }
 """Model types that cannot be right, or are not shown to be, and why."""

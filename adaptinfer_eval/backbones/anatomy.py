@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 ONE_AXIS = ("llama", "mistral", "qwen2", "qwen3")
-THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text")
+THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text", "qwen3_5_text")
 """Decoders whose positions have three axes (M-RoPE)."""
 BARE = (*ONE_AXIS, "gemma3_text", *THREE_AXES)
 """Decoders that can be pruned by themselves."""
@@ -42,6 +42,7 @@ class Anatomy:
     (InternVL: an image is a tile); 0 where they have not: those that stand side by side are one, and so are all frames
     of a prompt's videos.
     `in_rows`: a token between them sets the rows of an image apart; another one ends it.
+    `first_position`: of a prompt's first token.
     `follows`: arguments of the multimodal module, (B, L), of which `masks` (`create_masks_for_generate` of a model of
     transformers) makes masks in which tokens of an image see each other whatever their order.
     """
@@ -52,6 +53,7 @@ class Anatomy:
     vision_ids: tuple[int, ...] = ()
     image_tokens: int = 0
     in_rows: bool = False
+    first_position: int = 0
     follows: tuple[str, ...] = ()
     masks: Callable[..., Any] | None = None
 
@@ -64,6 +66,12 @@ class Anatomy:
     def shares_prefixes(self) -> bool:
         """Whether what prompts begin with alike can be computed layer by layer, by causal attention alone."""
         return not (self.several_axes or self.follows or hasattr(self.text, "_deepstack_process"))
+
+    @property
+    def attending(self) -> list[int]:
+        """The layers that attend: others may carry a state instead (linear attention)."""
+        types = getattr(getattr(self.text, "config", None), "layer_types", None) or ()
+        return [i for i in range(len(self.layers)) if "linear_attention" not in types[i : i + 1]]
 
     @property
     def layers(self) -> list[nn.Module]:

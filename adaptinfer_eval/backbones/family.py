@@ -46,10 +46,10 @@ class Family(ABC):
     """
     in_rows: ClassVar[bool] = False
     """See `Anatomy.in_rows`."""
+    first_position: ClassVar[int] = 0
+    """Where positions begin."""
     follows: ClassVar[tuple[str, ...]] = ()
     """See `Anatomy.follows`."""
-    token_types: ClassVar[str | None] = None
-    """The input that is 1 on an image's tokens, where the model wants one beside input_ids."""
     any_size: ClassVar[bool] = False
     """Whether images of other sizes have other numbers of vision tokens."""
     shapes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -99,6 +99,7 @@ class Family(ABC):
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
             in_rows=self.in_rows,
+            first_position=self.first_position,
             follows=self.follows,
             masks=getattr(model, "create_masks_for_generate", None) if self.follows else None,
         )
@@ -148,6 +149,10 @@ class Family(ABC):
     def encode(self, model: Any, images: Mapping[str, Tensor]) -> Any:
         """The model's own output for images: rows of a processor's inputs, those of `image_inputs`."""
         return model.get_image_features(**images)
+
+    def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
+        """What the model wants beside input_ids, of prompts whose images are where `is_image` (B, L) says."""
+        return {}
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Of one prompt each, as a processor would give them; each has `image_tokens`."""

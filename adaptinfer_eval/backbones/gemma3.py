@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family, nested
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import BatchFeature
 
 
@@ -20,11 +21,13 @@ class Gemma3(Family):
     title: ClassVar = "Gemma3"
     pretrained: ClassVar = "google/gemma-3-4b-it"
     decoders: ClassVar = ("gemma3_text",)
-    token_types: ClassVar = "token_type_ids"
     follows: ClassVar = ("token_type_ids",)
 
     def image_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)
+
+    def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
+        return {"token_type_ids": is_image.long()}
 
     def mark(self, processor: Any) -> str:
         """The token that begins an image; its processor writes those of the image itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,7 +43,6 @@ class Qwen2VL(Family):
     title: ClassVar = "Qwen2VL"
     pretrained: ClassVar = "Qwen/Qwen2-VL-7B-Instruct"
     decoders: ClassVar = ("qwen2_vl_text",)
-    token_types: ClassVar = "mm_token_type_ids"
     any_size: ClassVar = True
     image_inputs: ClassVar = {
         "pixel_values": "image tokens",
@@ -71,6 +71,9 @@ class Qwen2VL(Family):
                 f"min_pixels={size['shortest_edge']} is more than max_pixels={size['longest_edge']}: give both"
             )
         return processor
+
+    def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
+        return {"mm_token_type_ids": is_image.long()}
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         import torch
@@ -121,3 +124,13 @@ class Qwen3VL(Qwen2VL):
     title: ClassVar = "Qwen3VL"
     pretrained: ClassVar = "Qwen/Qwen3-VL-8B-Instruct"
     decoders: ClassVar = ("qwen3_vl_text",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen35(Qwen2VL):
+    """Qwen3.5: three of four layers carry a state instead of attending. Stages are after layers that attend."""
+
+    model_type: ClassVar = "qwen3_5"
+    title: ClassVar = "Qwen35"
+    pretrained: ClassVar = "Qwen/Qwen3.5-9B"
+    decoders: ClassVar = ("qwen3_5_text",)

@@ -56,5 +56,5 @@ def prompts(model: Any, batch_size: int, text_tokens: int) -> dict[str, Tensor]:
     image = torch.full((batch_size, tokens), image_token)
     ids = torch.cat([text[:, :BEFORE], image, text[:, BEFORE:]], 1)
     images = family.random_images(model.config, batch_size, generator)
-    types = {family.token_types: (ids == image_token).long()} if family.token_types else {}
+    types = family.token_types(ids == image_token)
     return dict(BatchFeature({"input_ids": ids, **types, **images}).to(model.device, model.dtype))

@@ -19,8 +19,8 @@ def of_prompts(family: Family, inputs: Mapping[str, Tensor], counts: Counts) -> 
     """What each prompt shows, of a processor's `inputs`: those of their rows that are of its images and videos."""
     parts: list[dict[str, Tensor]] = [{} for _ in counts["prompts"]]
     for name, unit in family.image_inputs.items():
-        if name in inputs:
-            rows, total = len(inputs[name]), sum(counts[unit])
+        if name in inputs and (total := sum(counts[unit])):
+            rows = len(inputs[name])
             if any(count * rows % total for count in counts[unit]):
                 raise ValueError(f"prompts have {list(counts[unit])} {unit}, and {rows} rows of {name} to share")
             own = torch.split(inputs[name], [count * rows // total for count in counts[unit]])

@@ -81,6 +81,8 @@ def observed(
     anatomy = anatomy_of(model)
     if anatomy.text is None:
         raise ValueError("a vision tower has no text that attends to it: observe the whole model")
+    if len(anatomy.attending) < len(anatomy.layers):
+        raise ValueError(f"layers {_without(anatomy)} do not attend: there is nothing to observe in them")
     say_if_untested()
     trace, doubts = Trace(), Doubts("observed")
     observer = Observer(anatomy.layers, see, doubts)
@@ -142,6 +144,7 @@ def _attach_decoder(
         method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
     if isinstance(method, LayerMethod):
         usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
+        _check_attending(anatomy, method, usual)
         layers = LayerPruner(anatomy, method, usual, trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
@@ -170,6 +173,21 @@ def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) ->
 
         model.generate = checked
         stack.callback(delattr, model, "generate")
+
+
+def _check_attending(anatomy: Anatomy, method: LayerMethod, usual: Schedule) -> None:
+    """ValueError for a stage after a layer that does not attend, or before any has: what would it choose by?"""
+    ahead = 1 if method.looks_ahead else 0
+    can = [layer - ahead for layer in anatomy.attending if layer - ahead >= anatomy.attending[0]]
+    if cannot := [stage.layer for stage in usual if stage.layer not in can]:
+        raise ValueError(
+            f"{method.name} prunes after layer {cannot[0]}, and {_without(anatomy)} do not attend (linear attention), "
+            f"so that it can choose after {can} alone: say so with layers= (FastV: k=) or schedule="
+        )
+
+
+def _without(anatomy: Anatomy) -> list[int]:
+    return sorted(set(range(len(anatomy.layers))) - set(anatomy.attending))
 
 
 def _places(method: LayerMethod, num_layers: int) -> Schedule:

@@ -54,7 +54,7 @@ class DecoderWatch:
     ) -> None:
         self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
         self.layers, self.images, self.tower = layers, images, tower
-        self.proof = Proof(anatomy.layers)
+        self.proof = Proof(anatomy.layers, anatomy.attending)
         self.given: Mapping[str, Any] = {}  # to the multimodal module, in the forward that is running
         self.prefilling = False
         self.forwards = 0  # of the decoder, in one call of the model
@@ -128,7 +128,7 @@ class DecoderWatch:
         if cache not in self.states:
             raise ValueError("this cache was not filled inside the block: run the prefill inside it too")
         self.state = self.states[cache]
-        steps = cached - self.state.cached[0] + 1
+        steps = cached - self.state.cached[self.anatomy.attending[0]] + 1  # caches count by the first that attends
         self.proof.plan(Lengths([1] * len(self.state.cached), [length + steps for length in self.state.cached]))
         if self.layers is not None:
             self.layers.resume(self.state.prompt, cached)

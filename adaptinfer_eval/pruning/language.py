@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,41 +26,12 @@ from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
 from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.rotation import Places, Rotation
+from adaptinfer_eval.pruning.run import Run
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, regroup, shorten
-from adaptinfer_eval.pruning.steps import Step, say_once, steps_of
+from adaptinfer_eval.pruning.steps import say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
-
-
-@dataclass
-class Run:
-    """One prompt batch, from its prefill through its decode steps.
-
-    `steps`: what each stage will do. `segments`: the sequence before the first stage, after it, ….
-    `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
-    layers get the questions alone. `groups`: as in a trace, after the last stage. `places`: where the tokens are.
-    `step`: tokens decoded so far, None in prefill; `now`: the step's position as the model has it. `masks`, `rotary`:
-    by segment and type of layer, for this forward.
-    """
-
-    prompt: Prompt
-    steps: dict[int, Step]
-    segments: list[Segment]
-    first_layers: list[int] = field(default_factory=lambda: [0])
-    shared: Shared | None = None
-    places: Places | None = None
-    now: Tensor | None = None
-    prepared: Tensor | None = None
-    attention: Attention | None = None
-    next_id: list[int] = field(default_factory=list)
-    groups: Tensor | None = None
-    step: int | None = None
-    masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
-    rotary: dict[tuple[int, str | None], Rotary] = field(default_factory=dict)
-
-    def segment_of(self, layer: int) -> int:
-        return max(i for i, first in enumerate(self.first_layers) if first <= layer)
 
 
 class LayerPruner:
@@ -108,8 +78,7 @@ class LayerPruner:
                     "image: put the question after the image, or use fastv or pdrop"
                 )
             segment = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-            counts = zip(prompt.vision, prompt.images, strict=True)
-            schedules = [self.plan(tokens, images) if images else Schedule() for tokens, images in counts]
+            schedules = self._schedules(prompt)
             if any({stage.layer for stage in schedule} != self.stages for schedule in schedules if schedule):
                 raise ValueError(
                     f"{self.method.name} prunes prompts of another size after other layers than {sorted(self.stages)}: "
@@ -122,6 +91,16 @@ class LayerPruner:
             steps = steps_of(self.method, schedules, self.stages, prompt)
             self.run = Run(prompt, steps, [segment], shared=shared, next_id=[segment.length] * len(prompt.real))
         return self.run
+
+    def _schedules(self, prompt: Prompt) -> list[Schedule]:
+        """Of each prompt, empty where it has no image."""
+        counts = zip(prompt.vision, prompt.images, strict=True)
+        try:
+            return [self.plan(tokens, images) if images else Schedule() for tokens, images in counts]
+        except ValueError as error:
+            if self.anatomy.image_tokens or self.anatomy.multimodal is None:
+                raise
+            raise ValueError(f"{error}; images differ in size here: give a share of their tokens (0.25)") from None
 
     def resume(self, run: Run | None, cached: int) -> None:
         """Get ready for a decode step after `cached` tokens in layer 0."""
@@ -174,7 +153,7 @@ class LayerPruner:
             raise broken("the decoder was not seen to rotate its tokens")
         if any(any(step.made) for step in run.steps.values()):
             self._check_merging(positions)
-        run.places = Places(self.method.positions, positions, segment)
+        run.places = Places(self.method.positions, positions, segment, self.anatomy.first_position)
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 

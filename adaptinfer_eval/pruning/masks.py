@@ -26,6 +26,8 @@ def causal_mask(config: Any, layer: int, hidden: Tensor, valid: Tensor | None, c
 
     `valid` (B, cached + n) is False on padding; None where there is none.
     """
+    if pattern_of(config, layer) == "linear_attention":  # as transformers has it, which looks whether there is padding
+        return None if valid is None or hidden.shape[1] == 1 else valid.to(hidden.device).long()
     build: Any = LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING[pattern_of(config, layer)]
     mask: Tensor | None = build(
         config=config,

@@ -17,24 +17,19 @@ from torch.nn import functional as F
 from adaptinfer_eval.pruning.sequence import Segment
 
 
-def numbered(rule: Literal["keep", "renumber"], whole: Tensor, first: Segment, left: Segment) -> Tensor:
+def numbered(rule: Literal["keep", "renumber"], whole: Tensor, first: Segment, left: Segment, start: int = 0) -> Tensor:
     """Positions of the tokens that are `left` of the prompts `first`: (1 or B, n), or (axes, B, n).
 
-    `whole` (1 or B, L), or (axes, 1 or B, L): what the model gave to `first`. Merged tokens have none to keep.
+    `whole` (1 or B, L), or (axes, 1 or B, L): what the model gave to `first`. Merged tokens have none to keep. `start`:
+    where a model with one axis begins to count.
     """
     if rule == "keep":
         return _original(whole, left)
     if whole.ndim == 2:
-        return left.positions(None) + start_of(whole, first)
+        return left.positions(None, start)
     old = _original(whole, left)
     before = _below(_original(whole, first), first.valid)
     return old - (_original(before, left) - _below(old, left.valid))
-
-
-def start_of(whole: Tensor, first: Segment) -> Tensor:
-    """Where a model with one axis begins to count the prompts `first`, (1 or B, 1): most at 0, PaliGemma at 1."""
-    whole = whole.to(first.ids.device)
-    return whole[:, -1:] - first.positions(None)[:, -1:]
 
 
 def closed_up(whole: Tensor, first: Segment, left: Segment, step: Tensor) -> Tensor:

@@ -28,10 +28,11 @@ class Lengths:
 
 
 class Proof:
-    """Follows the attention modules of `layers` through one forward at a time."""
+    """Follows the attention modules of `layers`, those of them that are `attending`, through one forward at a time."""
 
-    def __init__(self, layers: Sequence[nn.Module]) -> None:
-        self.layer_of: dict[nn.Module, int] = {attention_of(layer): index for index, layer in enumerate(layers)}
+    def __init__(self, layers: Sequence[nn.Module], attending: Sequence[int]) -> None:
+        self.layer_of: dict[nn.Module, int] = {attention_of(layers[index]): index for index in attending}
+        self.attending = attending
         self.planned: Lengths | None = None
         self.seen: set[int] = set()
 
@@ -62,15 +63,12 @@ class Proof:
         """At the end of a forward: every layer ran, and `cache`, if there is one, states the lengths planned."""
         planned, self.planned = self.planned, None
         assert planned is not None
-        if unseen := sorted(set(range(len(planned.computed))) - self.seen):
+        attending = [index for index in self.attending if index < len(planned.computed)]
+        if unseen := sorted(set(attending) - self.seen):
             raise broken(f"the attention of layer {unseen[0]} was not seen")
-        if cache is not None:
-            stated = [cache.get_seq_length(index) for index in range(len(planned.cached))]
-            if stated != list(planned.cached):
-                index = next(i for i, pair in enumerate(zip(stated, planned.cached, strict=True)) if len(set(pair)) > 1)
-                raise broken(
-                    f"the cache of layer {index} holds {stated[index]} tokens instead of {planned.cached[index]}"
-                )
+        for index in attending if cache is not None else ():
+            if (stated := cache.get_seq_length(index)) != planned.cached[index]:
+                raise broken(f"the cache of layer {index} holds {stated} tokens instead of {planned.cached[index]}")
 
 
 class Doubts:

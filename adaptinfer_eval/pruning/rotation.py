@@ -10,23 +10,24 @@ from torch.utils.hooks import RemovableHandle
 
 from adaptinfer_eval.methods.seen import Rotary
 from adaptinfer_eval.pruning.masks import pattern_of
-from adaptinfer_eval.pruning.positions import closed_up, numbered, start_of
+from adaptinfer_eval.pruning.positions import closed_up, numbered
 from adaptinfer_eval.pruning.sequence import Segment
 
 
 class Places:
     """Positions of one prompt batch, from its prefill through its decode steps.
 
-    `whole` (1 or B, L), or with an axis more in front: those that the model gave to the prompts, `first`.
+    `whole` (1 or B, L), or with an axis more in front: those that the model gave to the prompts, `first`. `start`:
+    where it begins to count on a single axis.
     """
 
-    def __init__(self, rule: Literal["keep", "renumber"], whole: Tensor, first: Segment) -> None:
-        self.rule, self.whole, self.first = rule, whole, first
+    def __init__(self, rule: Literal["keep", "renumber"], whole: Tensor, first: Segment, start: int) -> None:
+        self.rule, self.whole, self.first, self.start = rule, whole, first, start
         self._closed_up: dict[int, Tensor] = {}
 
     def of(self, left: Segment) -> Tensor:
         """Positions of the tokens that are `left` of the prompts, as the rule has them."""
-        return numbered(self.rule, self.whole, self.first.to(left.ids.device), left)
+        return numbered(self.rule, self.whole, self.first.to(left.ids.device), left, self.start)
 
     def after(self, number: int, left: Segment, step: int, now: Tensor) -> Tensor:
         """Of the token that decode step `step` adds to segment `number`, numbered anew.
@@ -34,11 +35,10 @@ class Places:
         The number of real tokens that are before it there; or, where positions have several axes, the model's own,
         `now` (axes, B, 1), moved down by what was closed up.
         """
-        first = self.first.to(left.ids.device)
         if now.ndim == 2:
-            return left.positions(step) + start_of(self.whole, first)
+            return left.positions(step, self.start)
         if number not in self._closed_up:
-            self._closed_up[number] = closed_up(self.whole, first, left, now)
+            self._closed_up[number] = closed_up(self.whole, self.first.to(left.ids.device), left, now)
         return now - self._closed_up[number].to(now.device)
 
 

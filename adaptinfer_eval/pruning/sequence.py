@@ -51,14 +51,14 @@ class Segment:
             vision_mask=self.vision_mask.to(device),
         )
 
-    def positions(self, step: int | None) -> Tensor:
-        """Positions counted from 0 over the real tokens, (1 or B, n); of decode step `step` after it, (1 or B, 1)."""
+    def positions(self, step: int | None, start: int = 0) -> Tensor:
+        """Positions counted from `start` over the real tokens, (1 or B, n); or of decode step `step`, (1 or B, 1)."""
         if self.valid is None:
             first, last = (0, self.length) if step is None else (self.length + step, self.length + step + 1)
-            return torch.arange(first, last, device=self.ids.device)[None]
+            return torch.arange(start + first, start + last, device=self.ids.device)[None]
         if step is None:
-            return (self.valid.cumsum(1) - 1).clamp(min=0)
-        return self.valid.sum(1, keepdim=True) + step
+            return (self.valid.cumsum(1) + (start - 1)).clamp(min=start)
+        return self.valid.sum(1, keepdim=True) + (start + step)
 
     def mask(self, step: int | None) -> Tensor | None:
         """False on padding, (B, n), in decode step `step` (B, n + step + 1); None where there is no padding."""

@@ -1,4 +1,4 @@
-"""Tiny Qwen2-VL, Qwen2.5-VL and Qwen3-VL: 8 × 8 pixels to a vision token."""
+"""Tiny Qwen2-VL, Qwen2.5-VL, Qwen3-VL and Qwen3.5: 8 × 8 pixels to a vision token."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ PROCESSORS: dict[str, Any] = {
     "qwen2_vl": Qwen2VLProcessor,
     "qwen2_5_vl": Qwen2_5_VLProcessor,
     "qwen3_vl": Qwen3VLProcessor,
+    "qwen3_5": Qwen3VLProcessor,
 }
 TOWERS: dict[str, dict[str, Any]] = {
     "qwen2_vl": {"embed_dim": 16, "hidden_size": 64},
@@ -52,24 +53,35 @@ TOWERS: dict[str, dict[str, Any]] = {
         "num_position_embeddings": 64,
         "deepstack_visual_indexes": [0, 1],
     },
+    "qwen3_5": {"hidden_size": 16, "out_hidden_size": 64, "intermediate_size": 32, "num_position_embeddings": 64},
 }
+
+LINEAR = {
+    "full_attention_interval": 2,
+    "partial_rotary_factor": 1.0,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+"""Every other layer attends, the second first."""
 
 
 def save(family: str, folder: Path, layers: int = 4) -> Path:
     words = trained(SPECIAL, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
     pixels = {"shortest_edge": 16 * 16, "longest_edge": 96 * 96}
-    videos: Any = Qwen3VLVideoProcessor if family == "qwen3_vl" else Qwen2VLVideoProcessor
+    videos: Any = Qwen3VLVideoProcessor if family in ("qwen3_vl", "qwen3_5") else Qwen2VLVideoProcessor
     PROCESSORS[family](
         image_processor=Qwen2VLImageProcessor(size=pixels, **sizes),
         tokenizer=words,
         video_processor=videos(size=pixels, **sizes),
         # Qwen3-VL writes no system prompt of its own.
-        chat_template=TEMPLATE.replace(" and system", " and false" if family == "qwen3_vl" else ""),
+        chat_template=TEMPLATE.replace(" and system", " and false" if family in ("qwen3_vl", "qwen3_5") else ""),
     ).save_pretrained(folder)
     torch.manual_seed(0)
     begin, end, image, video = (words.convert_tokens_to_ids(mark) for mark in SPECIAL[3:])
-    section = {"mrope_section": [4, 2, 2]} | ({"mrope_interleaved": True} if family == "qwen3_vl" else {})
+    section = {"mrope_section": [4, 2, 2]} | ({"mrope_interleaved": True} if family in ("qwen3_vl", "qwen3_5") else {})
     config = AutoConfig.for_model(
         family,
         text_config={
@@ -84,6 +96,7 @@ def save(family: str, folder: Path, layers: int = 4) -> Path:
             "pad_token_id": words.pad_token_id,
             "initializer_range": 0.3,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, **section},
+            **(LINEAR if family == "qwen3_5" else {}),
         },
         vision_config={
             "depth": 2,
@@ -107,4 +120,4 @@ def save(family: str, folder: Path, layers: int = 4) -> Path:
     return folder
 
 
-save_qwen2_vl, save_qwen2_5_vl, save_qwen3_vl = (functools.partial(save, family) for family in PROCESSORS)
+save_qwen2_vl, save_qwen2_5_vl, save_qwen3_vl, save_qwen3_5 = (functools.partial(save, family) for family in PROCESSORS)
