@@ -9,12 +9,14 @@ from checkpoints.words import trained
 from transformers import Gemma3ImageProcessor, Gemma3Processor, SiglipVisionConfig
 
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<start_of_turn>"
-    "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{{ bos_token }}{% set said = messages[0]['role'] == 'system' %}{% for message in messages[said | int:] %}"
+    "<start_of_turn>{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
+    "{% if said and loop.first %}{{ messages[0]['content'][0]['text'] }}\n\n{% endif %}"
     "{% for part in message['content'] %}{% if part['type'] == 'image' %}<start_of_image>"
     "{% else %}{{ part['text'] | trim }}{% endif %}{% endfor %}<end_of_turn>\n{% endfor %}"
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
+"""It has no turn for what the system says: the user's first begins with it."""
 
 
 def save(folder: Path, layers: int = 4, window: int = 512) -> Path:
