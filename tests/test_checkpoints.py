@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints.aya_vision import save as save_aya_vision
 from checkpoints.gemma4 import save_gemma4, save_gemma4_31b
 from checkpoints.internvl import save_internvl3_5
 from checkpoints.llava_next import save_mistral
 from checkpoints.paligemma import save as save_paligemma
 from checkpoints.refused import save_gemma3n, save_mllama
+from checkpoints.vipllava import save as save_vipllava
 from families import FAMILIES
 from lmms_tiny import mixed_documents
 from PIL import Image, ImageOps
@@ -29,6 +31,8 @@ SAVES: dict[str, Callable[..., Path]] = {
     "llava_next, mistral": save_mistral,
     "internvl, 3.5": save_internvl3_5,
     "paligemma, 1": functools.partial(save_paligemma, decoder="gemma"),
+    "aya_vision": save_aya_vision,
+    "vipllava": save_vipllava,
     "gemma4": save_gemma4,
     "gemma4, 31B": save_gemma4_31b,
 }
@@ -58,6 +62,21 @@ def loaded(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
     auto: Any = AutoModelForImageTextToText
     model, amiss = auto.from_pretrained(folder, dtype=torch.float64, output_loading_info=True)
     return AutoProcessor.from_pretrained(folder), model.eval(), amiss  # type: ignore[no-untyped-call]
+
+
+TALK = [("system", "Be brief."), ("user", "Is there a sign?"), ("assistant", "no"), ("user", "Sure?")]
+SAID = {
+    "gemma3": "<bos><start_of_turn>user\nBe brief.\n\n<start_of_image>Is there a sign?<end_of_turn>\n"
+    "<start_of_turn>model\nno<end_of_turn>\n<start_of_turn>user\nSure?<end_of_turn>\n<start_of_turn>model\n",
+    "gemma4": "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\n<|image|>Is there a sign?<turn|>\n"
+    "<|turn>model\nno<turn|>\n<|turn>user\nSure?<turn|>\n<|turn>model\n",
+    "internvl": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<IMG_CONTEXT>\nIs there a sign?<|im_end|>\n"
+    "<|im_start|>assistant\nno<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n",
+    "smolvlm": "<|im_start|>System: Be brief.<end_of_utterance>\nUser:<image>Is there a sign?<end_of_utterance>\n"
+    "Assistant: no<end_of_utterance>\nUser: Sure?<end_of_utterance>\nAssistant:",
+    "vipllava": "Be brief.###User: <image>\nIs there a sign?###Assistant: no###User: Sure?###Assistant:",
+}
+"""What the templates of published checkpoints write of it, with an image before the first question."""
 
 
 def written(processor: Any, question: str, pictures: Sequence[Image.Image]) -> str:
@@ -108,9 +127,17 @@ def test_a_batch_answers_as_single_prompts(name: str, folders: Callable[[str], P
     assert [bool(some) for some in pictures] == (changed > 0.01).tolist(), changed
 
 
+@pytest.mark.parametrize("name", SAID)
+def test_a_conversation_is_written_as_published_templates_do(name: str, folders: Callable[[str], Path]) -> None:
+    processor: Any = AutoProcessor.from_pretrained(folders(name))  # type: ignore[no-untyped-call]
+    talk = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TALK]
+    talk[1]["content"].insert(0, {"type": "image"})  # type: ignore[attr-defined]
+    assert processor.apply_chat_template(talk, add_generation_prompt=True) == SAID[name]
+
+
 @pytest.mark.parametrize("name", ALWAYS_IMAGES)
 def test_paligemma_reads_no_prompt_without_an_image(name: str, folders: Callable[[str], Path]) -> None:
-    """The reason why it is refused: alone there is an error, in a batch the text is broken up without a word."""
+    """Alone there is an error; in a batch the text is broken up without a word, so that it must not get there."""
     processor, _, _ = loaded(folders(name))
     with pytest.raises(ValueError, match="`images` are expected"):
         processor(text=["Is there a sign?"])
