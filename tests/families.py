@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints.gemma3 import save as save_gemma3
+from checkpoints.gemma4 import save as save_gemma4
 from checkpoints.glm4v import save as save_glm4v
 from checkpoints.internvl import save_internvl
 from checkpoints.llava_next import save_onevision, save_vicuna
@@ -75,6 +76,7 @@ FAMILIES = {
     "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE}),
     "glm4v": Row(save_glm4v, M_ROPE),
     "mistral3": Row(save_mistral3, {"tome": NO_TOWER, "downsample": UNEQUAL}),
+    "gemma4": Row(save_gemma4, {"tome": NO_TOWER, "downsample": UNEQUAL, "merging": NO_PLACE}),
     "paligemma": Row(
         save_paligemma,
         {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE},

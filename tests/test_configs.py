@@ -19,7 +19,8 @@ PAPER = ("mme", "gqa", "mmbench_en_dev", "scienceqa_img", "textvqa")
 MINI = ("mme", "gqa", "mmbench", "scienceqa", "textvqa")
 MODERN = ("ai2d", "mmbench_en_dev", "mme", "scienceqa_img", "textvqa_val")
 ASKED_OF_IMAGES = tuple(task for task in MODERN if task != "mmbench_en_dev")
-THEIRS = (MODERN, ASKED_OF_IMAGES)
+VIDEO = ("videomme",)
+THEIRS = (MODERN, ASKED_OF_IMAGES, VIDEO)
 """Tasks of lmms-eval, as they are."""
 PLUS = "sparsevlm.variant=plus"
 LOCATIONS = ["adaptinfer.layers=" + layers for layers in ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")]
@@ -54,6 +55,7 @@ EXPECTED = {
         ("llava_onevision", "smolvlm", "mistral3"),
         Sweep({"vanilla", *each("fastv pdrop sparsevlm adaptinfer random", "0.25 0.1")}, MODERN),
     ),
+    "video": Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "0.25 0.1")}, VIDEO),
     "qwen2_vl": Sweep(
         {
             "vanilla",

@@ -10,7 +10,7 @@ from lmms_eval.api.instance import Instance
 from lmms_tiny import save_tiny_llava
 from transformers import AutoProcessor, AutoTokenizer
 
-from adaptinfer_eval.backbones.messages import Image, Message, checkpoint_template
+from adaptinfer_eval.backbones.messages import Image, Message, Part, checkpoint_template
 from adaptinfer_eval.backbones.vicuna import VICUNA_SYSTEM, vicuna_v1
 from adaptinfer_eval.models.decoding import cut, until_end
 from adaptinfer_eval.models.generation import Generation
@@ -48,7 +48,7 @@ def test_the_checkpoints_own_template(tmp_path: Path) -> None:
 
 
 def test_images_go_first_or_where_the_text_marks_them() -> None:
-    def content(context: str, images: list[str]) -> list[str | Image]:
+    def content(context: str, images: list[str]) -> list[Part]:
         (request,) = generation_requests([question(context, images)], is_simple=True)
         ((role, content),) = simple_messages(request, {})
         assert role == "user"

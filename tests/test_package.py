@@ -21,7 +21,8 @@ for entry in importlib.metadata.entry_points(group="lmms_eval.models"):
         assert len(entry.load()()) >= len(ae.available_methods())
 package = pathlib.Path(ae.__file__).parent
 for path in ("configs/mini.yaml", "tasks/mini/adaptinfer_mini.yaml", "tasks/mini/data/mme.parquet",
-             "tasks/mini/model/config.json", "tasks/paper/adaptinfer_paper.yaml", "py.typed",
+             "tasks/mini/data/clips/00.mkv", "tasks/mini/model/config.json",
+             "tasks/paper/adaptinfer_paper.yaml", "py.typed",
              "demo/answers.html.jinja", "demo/demo.css", "demo/problem.html.jinja",
              "doctor/kept.json", "report/page/page.css", "report/page/page.html.jinja", "report/page/page.js"):
     assert (package / path).is_file(), path

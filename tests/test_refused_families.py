@@ -25,7 +25,7 @@ def test_a_checkpoint_is_refused_with_the_reason(model_type: str, tmp_path: Path
         family_of(AutoConfig.for_model(model_type))
 
 
-@pytest.mark.parametrize("model_type", ["mllama", "gemma4"])
+@pytest.mark.parametrize("model_type", ["mllama", "llama4"])
 def test_a_model_is_refused_with_the_reason(model_type: str) -> None:
     auto: Any = AutoModelForImageTextToText
     with torch.device("meta"):

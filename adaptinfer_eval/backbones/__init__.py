@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from adaptinfer_eval.backbones.anatomy import BARE, MERGING_TOWERS, Anatomy, clip_tower
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.gemma3 import Gemma3
+from adaptinfer_eval.backbones.gemma4 import Gemma4
 from adaptinfer_eval.backbones.glm4v import Glm4V
 from adaptinfer_eval.backbones.internvl import InternVL
 from adaptinfer_eval.backbones.llava import Llava
@@ -29,13 +30,12 @@ FAMILIES: Mapping[str, type[Family]] = {
     family.model_type: family
     for family in (
         *(Llava, LlavaNext, LlavaOneVision, InternVL, Qwen2VL, Qwen25VL, Qwen3VL, Qwen35),
-        *(Gemma3, SmolVLM, Idefics3, PaliGemma, Mistral3, Glm4V),
+        *(Gemma3, Gemma4, SmolVLM, Idefics3, PaliGemma, Mistral3, Glm4V),
     )
 }
 REFUSED: Mapping[str, str] = {
     "mllama": "its vision tokens are not among the decoder's, but seen by cross-attention: there is nothing to drop",
     "gemma3n": "its decoder carries four versions of each token from layer to layer, which only together are one",
-    "gemma4": "its later layers look at keys of earlier ones, which hold other tokens than these compute",
     "llama4": "the engine has not been held to a model without it there: its layers attend in chunks",
 }
 """Model types that cannot be right, or are not shown to be, and why."""

@@ -131,10 +131,18 @@ class Family(ABC):
         """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
         return text
 
+    @property
+    def video_frames(self) -> int:
+        """Frames of a video that are shown; 0 where none is."""
+        return 0
+
     def process(
         self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
     ) -> BatchFeature:
-        """The model's inputs for prompts: their conversations, `spelled`, and the pictures of each."""
+        """The model's inputs for prompts: their conversations, `spelled`, and the pictures of each.
+
+        `options`: also the videos of all.
+        """
         flat = [picture for of_one in pictures for picture in of_one]
         inputs: BatchFeature = processor(text=list(texts), images=flat or None, **options)
         return inputs

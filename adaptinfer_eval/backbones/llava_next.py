@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.options import choice
+from adaptinfer_eval.backbones.options import choice, number
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ class LlavaNext(Family):
 class LlavaOneVision(Family):
     """LLaVA-OneVision: one image of a prompt is shown in tiles, several are each shown whole.
 
-    The frames of a prompt's videos are one image.
+    The frames of a prompt's videos are one image. `frames`: of a video, evenly spaced.
     """
 
     model_type: ClassVar = "llava_onevision"
@@ -130,6 +130,12 @@ class LlavaOneVision(Family):
         "batch_num_images": "prompts with images",
         "pixel_values_videos": "videos",
     }
+
+    frames: int = number(16, "a whole number of frames")
+
+    @property
+    def video_frames(self) -> int:
+        return self.frames
 
     def image_tokens(self, config: Any) -> int:
         """Of a square image, whole and in 2 × 2 tiles."""

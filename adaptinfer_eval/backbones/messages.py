@@ -14,8 +14,16 @@ class Image:
     source: Any
 
 
-Message = tuple[str, list[str | Image]]
-"""Role ("system", "user" or "assistant") and its text and images in order."""
+@dataclass(frozen=True)
+class Video:
+    """A video of a message: its file."""
+
+    source: Any
+
+
+Part = str | Image | Video
+Message = tuple[str, list[Part]]
+"""Role ("system", "user" or "assistant") and its text, images and videos in order."""
 
 
 def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:
@@ -24,7 +32,8 @@ def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:
         {
             "role": role,
             "content": [
-                {"type": "image"} if isinstance(part, Image) else {"type": "text", "text": part} for part in content
+                {"type": "text", "text": part} if isinstance(part, str) else {"type": type(part).__name__.lower()}
+                for part in content
             ],
         }
         for role, content in messages

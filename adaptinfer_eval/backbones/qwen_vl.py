@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.options import number_or_none
+from adaptinfer_eval.backbones.options import number, number_or_none
 
 if TYPE_CHECKING:
     import torch
@@ -33,33 +33,20 @@ _QWEN2_7B = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Qwen2VL(Family):
-    """Qwen2-VL. The frames of a prompt's videos are one image: their placeholders are vision tokens, too.
+class Grid(Family):
+    """What they share with others: an image in patches, as many as it has room for.
 
     `min_pixels`, `max_pixels`: an image is resized to have no fewer and no more; None: as the checkpoint says.
     """
 
-    model_type: ClassVar = "qwen2_vl"
-    title: ClassVar = "Qwen2VL"
-    pretrained: ClassVar = "Qwen/Qwen2-VL-7B-Instruct"
-    decoders: ClassVar = ("qwen2_vl_text",)
     any_size: ClassVar = True
-    image_inputs: ClassVar = {
-        "pixel_values": "image tokens",
-        "image_grid_thw": "images",
-        "pixel_values_videos": "video tokens",
-        "video_grid_thw": "videos",
-        "second_per_grid_ts": "videos",
-    }
+    image_inputs: ClassVar = {"pixel_values": "image tokens", "image_grid_thw": "images"}
 
     min_pixels: int | None = number_or_none("a whole number of pixels")
     max_pixels: int | None = number_or_none("a whole number of pixels")
 
     def image_tokens(self, config: Any) -> int:
         return _SIDE**2
-
-    def vision_ids(self, config: Any) -> tuple[int, ...]:
-        return (config.image_token_id, config.video_token_id)
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         processor = super().load_processor(pretrained, revision, config)
@@ -85,6 +72,34 @@ class Qwen2VL(Family):
             "pixel_values": torch.randn(count * side**2, channels, generator=generator),
             "image_grid_thw": torch.tensor([[1, side, side]] * count),
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Qwen2VL(Grid):
+    """Qwen2-VL. The frames of a prompt's videos are one image: their placeholders are vision tokens, too.
+
+    `frames`: of a video, evenly spaced; two are one step in time.
+    """
+
+    model_type: ClassVar = "qwen2_vl"
+    title: ClassVar = "Qwen2VL"
+    pretrained: ClassVar = "Qwen/Qwen2-VL-7B-Instruct"
+    decoders: ClassVar = ("qwen2_vl_text",)
+    image_inputs: ClassVar = {
+        **Grid.image_inputs,
+        "pixel_values_videos": "video tokens",
+        "video_grid_thw": "videos",
+        "second_per_grid_ts": "videos",
+    }
+
+    frames: int = number(16, "a whole number of frames")
+
+    @property
+    def video_frames(self) -> int:
+        return self.frames
+
+    def vision_ids(self, config: Any) -> tuple[int, ...]:
+        return (config.image_token_id, config.video_token_id)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, normalizers, pre_tokenizers
 
-from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.backbones.messages import Image, Message, Part
 
 VICUNA_SYSTEM = (
     "A chat between a curious human and an artificial intelligence assistant. "
@@ -69,10 +69,10 @@ _LLAMA_FORMS = [[repr(_PREPEND), "None"], ["None", repr(_metaspace("always"))], 
 """Normalizer and pre-tokenizer of Llama tokenizers: older files', and transformers' with `legacy` and without."""
 
 
-def _flatten(content: Sequence[str | Image], image_token: str) -> str:
+def _flatten(content: Sequence[Part], image_token: str) -> str:
     text = ""
     for index, part in enumerate(content):
         if index:
             text += " " if isinstance(part, Image) and isinstance(content[index - 1], Image) else "\n"
-        text += image_token if isinstance(part, Image) else part
+        text += part if isinstance(part, str) else image_token
     return text

@@ -20,7 +20,7 @@ from transformers import BatchFeature
 import adaptinfer_eval as ae
 from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.backbones.messages import Image, Message, Video
 from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
@@ -32,6 +32,7 @@ from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.tally import Cost, Tally
+from adaptinfer_eval.models.videos import arguments, read_video
 from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
 from adaptinfer_eval.pruning.observer import See
@@ -67,14 +68,24 @@ class Answering:
 
     def prompt(self, messages: Sequence[Message], continuation: str = "", counted: bool = True) -> Prompt:
         """Text and images of a conversation; ValueError when its text holds image tokens of its own."""
-        images = [part.source for _, content in messages for part in content if isinstance(part, Image)]
-        text, token = self.family.conversation(messages, self.processor, self._end), self.family.mark(self.processor)
-        if text.count(token) != len(images):
-            raise ValueError(
-                f"the prompt has {len(images)} images and {text.count(token)} times {token!r}, which stands for one: "
-                "take it out of the text itself, or use a chat template that writes it once per image"
-            )
-        return Prompt(text, list(map(read_picture, images)), continuation, counted)
+        parts = [part for _, content in messages for part in content]
+        images = [part.source for part in parts if isinstance(part, Image)]
+        videos = [part.source for part in parts if isinstance(part, Video)]
+        frames = self.family.video_frames
+        if videos and not frames:
+            raise ValueError(f"{self.family.model_type} is shown no videos here: use Qwen-VL or LLaVA-OneVision")
+        text = self.family.conversation(messages, self.processor, self._end)
+        marks = {"images": (images, self.family.mark(self.processor))}
+        if frames:
+            marks["videos"] = (videos, str(self.processor.video_token))
+        for kind, (shown, token) in marks.items():
+            if text.count(token) != len(shown):
+                raise ValueError(
+                    f"the prompt has {len(shown)} {kind} and {text.count(token)} times {token!r}, which stands for "
+                    "one: take it out of the text itself, or use a chat template that writes it once for each"
+                )
+        clips = [read_video(video, frames) for video in videos]
+        return Prompt(text, list(map(read_picture, images)), continuation, counted, clips)
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
@@ -85,8 +96,15 @@ class Answering:
         if len(begun) > 1:
             begin = self.tokenizer.bos_token
             raise ValueError(f"the chat template begins some prompts with {begin}, others not: use batch_size=1")
+        videos = arguments([clip for prompt in prompts for clip in prompt.videos])
         inputs = self.family.process(
-            self.processor, texts, images, padding=True, return_tensors="pt", add_special_tokens=begun == {False}
+            self.processor,
+            texts,
+            images,
+            padding=True,
+            return_tensors="pt",
+            add_special_tokens=begun == {False},
+            **videos,
         )
         lengths, limit = inputs["attention_mask"].sum(1).tolist(), self._positions()
         for number, length in enumerate(lengths, 1):
@@ -97,7 +115,7 @@ class Answering:
                 )
         shown, prefix = of_prompts(self.family, inputs, self._counts(prompts, inputs)), None
         shares = self.shares_prefixes and self.anatomy.shares_prefixes and not self._slides()
-        if any(images) and len(prompts) > 1 and shares:
+        if any(images) and len(prompts) > 1 and shares and not videos:
             pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
             prefix = shared_prefix(pictures, inputs, self.anatomy.is_vision(inputs["input_ids"]))
         if prefix is not None:
@@ -110,7 +128,9 @@ class Answering:
         A method that works inside the vision tower encodes for itself all the same. Unchanged where there is nothing
         to encode, or where this release of transformers takes no features.
         """
-        if not any(batch.shown) or not self._takes_features():
+        # Videos are encoded by each method for itself: two kinds of features would have to be put together.
+        videos = any(prompt.videos for prompt in batch.prompts)
+        if videos or not any(batch.shown) or not self._takes_features():
             return batch
         alike = range(len(batch.shown)) if batch.prefix is None else batch.prefix.first
         encoded = sorted(set(alike))
@@ -212,7 +232,9 @@ class Answering:
             "prompts": [1] * len(prompts),
             "prompts with images": [int(bool(prompt.images)) for prompt in prompts],
             "images": [len(prompt.images) for prompt in prompts],
+            "videos": [len(prompt.videos) for prompt in prompts],
             "image tokens": [tokens - video for tokens, video in zip(all_tokens, of_videos, strict=True)],
+            "video tokens": of_videos,
         }
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:

@@ -15,7 +15,7 @@ from adaptinfer_eval.pruning.prefix import SharedPrefix
 
 @dataclass(frozen=True)
 class Prompt:
-    """A conversation as text with one image token per image, and its images.
+    """A conversation as text with one image token per image, its images, and its videos (`Clip`).
 
     `continuation`: the text to score behind it, if it is to be scored. `counted`: whether it is in the audit.
     """
@@ -24,6 +24,7 @@ class Prompt:
     images: Sequence[Any]
     continuation: str = ""
     counted: bool = True
+    videos: Sequence[Any] = ()
 
 
 @dataclass(frozen=True)

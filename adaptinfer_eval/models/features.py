@@ -26,7 +26,11 @@ def of_prompts(family: Family, inputs: Mapping[str, Tensor], counts: Counts) -> 
             own = torch.split(inputs[name], [count * rows // total for count in counts[unit]])
             for part, of_prompt in zip(parts, own, strict=True):
                 part[name] = of_prompt
-    return [part if shows else {} for part, shows in zip(parts, counts["prompts with images"], strict=True)]
+    shows = [images + videos for images, videos in zip(counts["images"], counts["videos"], strict=True)]
+    return [
+        {name: rows for name, rows in part.items() if len(rows)} if any_ else {}
+        for part, any_ in zip(parts, shows, strict=True)
+    ]
 
 
 def joined(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:

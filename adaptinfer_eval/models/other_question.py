@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.backbones.messages import Image, Message, Part
 from adaptinfer_eval.models.requests import Request, chat_messages
 
 
@@ -52,7 +52,7 @@ def _about(images: list[Image], messages: Sequence[Message]) -> list[Message]:
     asked, before = next(images_at, ([role for role, _ in messages].index("user"), 0))
     about: list[Message] = []
     for turn, (role, content) in enumerate(messages):
-        parts: list[str | Image] = [part for part in content if isinstance(part, str)]
+        parts: list[Part] = [part for part in content if isinstance(part, str)]
         if turn == asked:
             parts[before:before] = images
         about.append((role, parts))

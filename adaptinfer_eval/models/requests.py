@@ -11,7 +11,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.backbones.messages import Image, Message, Part, Video
+from adaptinfer_eval.models.videos import is_video
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -92,16 +93,21 @@ def _is_padding(instance: Any) -> bool:
 def simple_messages(request: Request, document: Mapping[str, Any] | None) -> list[Message]:
     """One user message: the images, then the text; or in the places that the text itself marks with `IMAGE_MARK`."""
     (doc_to_visual,) = request.arguments
-    images = [Image(visual) for visual in (doc_to_visual(document) if doc_to_visual else None) or []]
+    images = [shown(visual) for visual in (doc_to_visual(document) if doc_to_visual else None) or []]
     parts = request.context.split(IMAGE_MARK)
     if len(parts) == 1:
         return [("user", [*images, request.context])]
     if len(parts) != len(images) + 1:
         raise ValueError(f"the text marks {len(parts) - 1} images with {IMAGE_MARK}, the document has {len(images)}")
-    content: list[str | Image] = [parts[0]]
+    content: list[Part] = [parts[0]]
     for image, text in zip(images, parts[1:], strict=True):
         content += [image, text]
     return [("user", [part for part in content if part != ""])]
+
+
+def shown(source: Any) -> Image | Video:
+    """What a task shows, an image or the file of a video, whatever it calls it."""
+    return Video(source) if is_video(source) else Image(source)
 
 
 def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message]:
@@ -111,14 +117,14 @@ def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message
     (doc_to_messages,) = request.arguments
     messages: list[Message] = []
     for message in ChatMessages(messages=doc_to_messages(document)).messages:
-        content: list[str | Image] = []
+        content: list[Part] = []
         for part in message.content:
             if part.type == "text":
                 content.append(part.text)
-            elif part.type == "image":
-                content.append(Image(part.url))
+            elif part.type in ("image", "video"):
+                content.append(Image(part.url) if part.type == "image" else Video(part.url))
             else:
-                raise ValueError(f"the model takes text and images, the document has {part.type}: use another task")
+                raise ValueError(f"models take text, images and videos, the document has {part.type}: use another task")
         messages.append((message.role, content))
     return messages
 

@@ -141,8 +141,14 @@ class LayerPruner:
         # Flash attention reads position ids that do not start at 0 as packed sequences; layers rotate by cos and sin.
         kwargs["position_ids"] = None
         if args:
-            return (hidden, *args[1:]), kwargs
+            return (hidden, *(self._left(run, current, part) for part in args[1:])), kwargs
         return args, {**kwargs, "hidden_states": hidden}
+
+    def _left(self, run: Run, current: int, part: Any) -> Any:
+        """Of what a layer is given for every token (Gemma 4), what is of those that are left."""
+        if run.step is not None or not isinstance(part, Tensor) or part.shape[1:2] != (run.segments[0].length,):
+            return part
+        return gather_tokens(part, run.segments[current].to(part.device).ids)
 
     def _start(self, run: Run, hidden: Tensor) -> None:
         segment, positions = run.segments[0].to(hidden.device), run.now
@@ -179,7 +185,7 @@ class LayerPruner:
         if method.looks_ahead:
             now = len(run.segments) - 1
             mask = self._mask(run, now, index, hidden, kwargs) if now else kwargs.get("attention_mask")
-            self.ahead.run(module, hidden, self._rotary(run, now, index, hidden), mask, self._rows(run))
+            self.ahead.run(module, hidden, self._rotary(run, now, index, hidden), mask, self._rows(run), kwargs)
         if run.attention is None:
             raise broken(f"no attention was seen for the stage after layer {index - 1}")
         score = self._score(run.attention, index - 1).to(hidden.device)

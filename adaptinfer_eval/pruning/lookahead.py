@@ -7,7 +7,8 @@ projected, of the values none; and when the layer then runs, the keys of the tok
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -39,19 +40,27 @@ class LookAhead:
                     handles.append(projection.register_forward_hook(functools.partial(self._after, name)))
         return handles
 
-    def run(self, layer: Any, hidden: Tensor, rotary: Rotary, mask: Tensor | None, rows: int) -> None:
-        """Run `layer` up to its attention function, without touching the cache; `rows`: last tokens that ask."""
+    def run(
+        self, layer: Any, hidden: Tensor, rotary: Rotary, mask: Tensor | None, rows: int, given: Mapping[str, Any]
+    ) -> None:
+        """Run `layer` up to its attention function, without touching the cache; `rows`: last tokens that ask.
+
+        `given`: to the layer; what its attention wants of it beside the usual goes on to it.
+        """
         # With a device map the next layer may be on another device, which its own hook would move the input to.
         device = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
         if device is not None:
             hidden = hidden.to(device)
+        usual = {
+            "hidden_states": layer.input_layernorm(hidden),
+            "position_embeddings": tuple(part.to(hidden.device) for part in rotary),
+            "attention_mask": mask,
+        }
+        wanted = inspect.signature(layer.self_attn.forward).parameters.values()
+        more = {p.name: given[p.name] for p in wanted if p.default is p.empty and p.name in given}
         self.running, self.rows, self.length = True, rows, hidden.shape[1]
         try:
-            layer.self_attn(
-                hidden_states=layer.input_layernorm(hidden),
-                position_embeddings=tuple(part.to(hidden.device) for part in rotary),
-                attention_mask=mask,
-            )
+            layer.self_attn(**{**more, **usual})
         except Seen:
             pass
         finally:

@@ -9,8 +9,9 @@ from adaptinfer_eval.sweep.config import SweepError
 MME = ("mme_perception_score", "mme_cognition_score")
 MMBENCH = "gpt_eval_score"
 EXACT_MATCH = "exact_match"
-SCALES = {MMBENCH: 1.0, EXACT_MATCH: 100.0}
-"""Metric → what makes it percent (MMBench's is percent already)."""
+VIDEO_MME = "videomme_perception_score"
+SCALES = {MMBENCH: 1.0, VIDEO_MME: 1.0, EXACT_MATCH: 100.0}
+"""Metric → what makes it percent (MMBench's and Video-MME's are percent already)."""
 
 
 def check_metrics(task: str, metrics: Iterable[str]) -> None:

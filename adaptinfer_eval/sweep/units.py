@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptinfer_eval.sweep.config import SweepError
-from adaptinfer_eval.sweep.scores import EXACT_MATCH, MMBENCH, MME, check_metrics
+from adaptinfer_eval.sweep.scores import EXACT_MATCH, MMBENCH, MME, VIDEO_MME, check_metrics
 
 Combine = Literal["mean", "sum of category means"]
 Sample = Mapping[str, Any]
@@ -71,7 +71,7 @@ def units_of(samples: Sequence[Sample]) -> Units:
         return _units("sum of category means", 100.0, _mme(samples))
     if MMBENCH in samples[0]:
         return _units("mean", 100.0, _mmbench([sample[MMBENCH] for sample in samples]))
-    return _units("mean", 100.0, [(str(sample["doc_id"]), "", float(sample[EXACT_MATCH])) for sample in samples])
+    return _units("mean", 100.0, [(str(sample["doc_id"]), "", _right(sample)) for sample in samples])
 
 
 def rights_of(samples: Sequence[Sample]) -> dict[int, float]:
@@ -81,10 +81,16 @@ def rights_of(samples: Sequence[Sample]) -> dict[int, float]:
         originals = sorted((s for s in samples if s[MMBENCH]["index"] < MMBENCH_COPY), key=lambda s: int(s["doc_id"]))
         docs = [int(sample["doc_id"]) for sample in originals]
         return dict(zip(docs, units_of(originals).values.tolist(), strict=True))
-    if EXACT_MATCH in first:
-        return {int(sample["doc_id"]): float(sample[EXACT_MATCH]) for sample in samples}
+    if EXACT_MATCH in first or VIDEO_MME in first:
+        return {int(sample["doc_id"]): _right(sample) for sample in samples}
     scored = {int(sample["doc_id"]): next(sample[name] for name in MME if name in sample) for sample in samples}
     return {doc: float(answer["score"]) for doc, answer in scored.items()}
+
+
+def _right(sample: Sample) -> float:
+    if VIDEO_MME in sample:
+        return float(sample[VIDEO_MME]["pred_answer"] == sample[VIDEO_MME]["answer"])
+    return float(sample[EXACT_MATCH])
 
 
 def _units(combine: Combine, scale: float, units: Sequence[tuple[str, str, float]]) -> Units:

@@ -1,89 +1,108 @@
-"""Tiny Gemma 4, up to 70 vision tokens to an image: of E4B's kind, where later layers have no keys of their own, and of
-31B's, where tokens of an image see each other.
-"""
+"""Tiny Gemma 4, up to 70 vision tokens to an image: of 31B's kind, of E4B's, and with what both have."""
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
 from checkpoints.llava_next import text_config, write
 from checkpoints.words import trained
-from transformers import Gemma4AudioFeatureExtractor, Gemma4ImageProcessor, Gemma4Processor, Gemma4VideoProcessor
+from transformers import (
+    Gemma4AudioFeatureExtractor,
+    Gemma4ImageProcessor,
+    Gemma4Processor,
+    Gemma4VideoProcessor,
+)
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|turn>"
     "{{ 'model' if message['role'] == 'assistant' else message['role'] }}\n"
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}{{ part['text'] | trim }}"
     "{% else %}<|{{ part['type'] }}|>{% endif %}{% endfor %}<turn|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|turn>model\n"
+    "{% if add_generation_prompt %}<|turn>model\n{% endif %}"
 )
-THOUGHTS: dict[bool, str] = {True: "{% endif %}", False: "<|channel>thought\n<channel|>{% endif %}"}
-"""What 31B's template writes besides: no thoughts, unless they are asked for."""
-MARKS = {f"{role}_token": f"<|{name}>" for role, name in (("boi", "image"), ("boa", "audio"))}
-MARKS |= {f"{role}_token": f"<{name}|>" for role, name in (("eoi", "image"), ("eoa", "audio"))}
-MARKS |= {f"{name}_token": f"<|{name}|>" for name in ("image", "audio")}
+SILENT = TEMPLATE.replace("<|turn>model\n{% endif %}", "<|turn>model\n<|channel>thought\n<channel|>{% endif %}")
+"""31B's writes besides that nothing was thought."""
 
 
-def save(small: bool, folder: Path, layers: int = 4) -> Path:
-    """Layers with a window and those that see all take turns; the tower of sounds is left out."""
+def save(folder: Path, layers: int = 4, kind: str = "both") -> Path:
+    """`kind`: "31B", whose images are seen both ways and whose full layers have keys for values; "E4B", whose layers
+    have inputs of their own, the later half of them no keys; "both": inputs of their own, and images seen both ways.
+    """
+    marks = {
+        "boi_token": "<|image>",
+        "eoi_token": "<image|>",
+        "image_token": "<|image|>",
+        "boa_token": "<|audio>",
+        "eoa_token": "<audio|>",
+        "audio_token": "<|audio|>",
+    }
     words = trained(
-        ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>", "<|channel>", "<channel|>", *MARKS.values()],
+        [
+            "<pad>",
+            "<eos>",
+            "<bos>",
+            "<unk>",
+            "<|turn>",
+            "<turn|>",
+            "<|channel>",
+            "<channel|>",
+            *marks.values(),
+            "<|video|>",
+        ],
         bos_token="<bos>",
         eos_token="<eos>",
         unk_token="<unk>",
         pad_token="<pad>",
-        padding_side="left",
-        extra_special_tokens=MARKS,
+        extra_special_tokens=marks,
     )
-    Gemma4Processor(  # which adds `<|video|>`
+    sizes: dict[str, Any] = {"patch_size": 4, "max_soft_tokens": 70, "pooling_kernel_size": 3}
+    Gemma4Processor(
         feature_extractor=Gemma4AudioFeatureExtractor(),
-        image_processor=Gemma4ImageProcessor(patch_size=4, max_soft_tokens=70),
+        image_processor=Gemma4ImageProcessor(**sizes),
         tokenizer=words,
-        video_processor=Gemma4VideoProcessor(patch_size=4, max_soft_tokens=70),
-        image_seq_length=70,
-        chat_template=TEMPLATE + THOUGHTS[small],
+        video_processor=Gemma4VideoProcessor(**sizes),
+        chat_template=SILENT if kind == "31B" else TEMPLATE,
     ).save_pretrained(folder)
-    marks = {**MARKS, "video_token": "<|video|>"}
-    ids: dict[str, Any] = {f"{name}_id": words.convert_tokens_to_ids(mark) for name, mark in marks.items()}
-    ids["eoa_token_index"] = ids.pop("eoa_token_id")  # as it is called there
-    own: dict[str, Any] = {
-        "hidden_size_per_layer_input": 8 if small else 0,
-        "num_kv_shared_layers": layers // 2 * small,
-    }
-    if not small:
-        own |= {"use_bidirectional_attention": "vision", "attention_k_eq_v": True, "num_global_key_value_heads": 1}
+    own: dict[str, Any] = {"hidden_size_per_layer_input": 0 if kind == "31B" else 8}
+    if kind != "E4B":
+        own["use_bidirectional_attention"] = "vision"
+    if kind != "both":
+        own |= {"global_head_dim": 32, "layer_types": ["sliding_attention", "full_attention"] * (layers // 2)}
+    if kind == "31B":
+        own |= {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 30.0}
+    if kind == "E4B":
+        own |= {"num_kv_shared_layers": layers // 2, "final_logit_softcapping": 30.0}
     return write(
         "gemma4",
         folder,
         words,
         vision_config={
             "hidden_size": 32,
-            "intermediate_size": 64,
+            "intermediate_size": 48,
             "num_hidden_layers": 2,
             "num_attention_heads": 2,
             "num_key_value_heads": 2,
             "head_dim": 16,
             "patch_size": 4,
-            "position_embedding_size": 256,
-            "initializer_range": 0.3,  # positions are ones at first: beside them pictures must weigh something
+            "pooling_kernel_size": 3,
+            "position_embedding_size": 64,
+            "initializer_range": 0.3,  # positions are ones at first, beside which smaller pictures are all alike
         },
         text_config={
-            **text_config("gemma4_text", words, layers),
+            **text_config("gemma4_text", words, layers, spread=0.2),
             "head_dim": 16,
-            "global_head_dim": 32,
-            "layer_types": ["sliding_attention", "full_attention"] * (layers // 2),
+            "sliding_window": 512,
             "vocab_size_per_layer_input": len(words),
-            "final_logit_softcapping": 30.0,
             **own,
         },
         audio_config=None,
         initializer_range=0.3,
         eos_token_id=[words.eos_token_id, words.convert_tokens_to_ids("<turn|>")],
+        image_token_id=words.image_token_id,
+        boi_token_id=words.boi_token_id,
+        eoi_token_id=words.eoi_token_id,
+        audio_token_id=words.audio_token_id,
+        video_token_id=words.convert_tokens_to_ids("<|video|>"),
         tie_word_embeddings=False,
-        **ids,
     )
-
-
-save_gemma4, save_gemma4_31b = functools.partial(save, True), functools.partial(save, False)

@@ -1,0 +1,136 @@
+"""Video, from a file through lmms-eval to an answer: the frames of a prompt are under one budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pytest
+from families import FAMILIES
+from lmms_eval.evaluator import simple_evaluate
+from lmms_eval.tasks import TaskManager
+from lmms_tiny import load_wrapper
+from PIL import Image as Picture
+
+from adaptinfer_eval.backbones.messages import Image, Part, Video
+from adaptinfer_eval.models.generation import Generation
+from adaptinfer_eval.models.videos import read_video
+from tasks.mini.make import clips
+
+CLIP = clips.DATA / "clips" / "00.mkv"
+TAKE_VIDEOS = ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "llava_onevision"]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    folders: dict[str, Path] = {}
+
+    def load(family: str, method: str = "vanilla", arguments: str = "", size: int = 4) -> Any:
+        row = FAMILIES[family]
+        if family not in folders:
+            folders[family] = row.save(tmp_path_factory.mktemp(family), row.layers)
+        given = row.placed(arguments, method) + (",frames=8" if family in TAKE_VIDEOS else "")
+        return load_wrapper(folders[family], family, method, given, size, dtype="float64")
+
+    return load
+
+
+# The miniature task --------------------------------------------------------------------------------------------------
+
+
+def test_shipped_clips_are_the_drawn_ones() -> None:
+    assert clips.rows() == pq.read_table(clips.DATA / "video.parquet").to_pylist()
+    for number, row in enumerate(clips.rows()):
+        frames, asked, answer = clips.draw_clip(number)
+        clip = read_video(str(clips.DATA / "clips" / row["clip"]), clips.FRAMES)
+        assert np.array_equal(clip.frames, frames)
+        assert (row["question"], row["answer"]) == (asked, answer)
+
+
+def test_answers_are_balanced_and_the_question_does_not_tell() -> None:
+    answers = [row["answer"] for row in clips.rows()]
+    for way in clips.WAYS:
+        assert answers.count(way) == clips.CLIPS // 8
+    orders = [row for row in clips.rows() if row["answer"] not in clips.WAYS]
+    named_first = [row["question"].index(row["answer"]) < row["question"].index(" or ") for row in orders]
+    assert sum(named_first) == len(orders) // 2
+
+
+def test_frames_are_evenly_spaced_and_know_their_times() -> None:
+    clip, whole = read_video(str(CLIP), 4), clips.draw_clip(0)[0]
+    assert np.array_equal(clip.frames, whole[[0, 4, 7, 11]])
+    assert clip.metadata.timestamps == [0, 1, 1.75, 2.75]
+    assert len(read_video(str(CLIP), 99).frames) == clips.FRAMES
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (b"", ""), (b"no video", "Invalid data")])
+def test_what_is_no_video_is_named(content: bytes | None, why: str, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"clip\.mp4 cannot be read as a video \(.*{why}.*restore it"):
+        read_video(str(path), 4)
+
+
+# Asked ---------------------------------------------------------------------------------------------------------------
+
+
+def prompts(model: Any) -> list[Any]:
+    """A video; a picture and a video; a picture; nothing but text; two videos."""
+    picture, video = Image(Picture.effect_noise((40, 50), 90).convert("RGB")), Video(str(CLIP))
+    other = Video(str(CLIP.with_name("05.mkv")))
+    shown: Sequence[list[Part]] = ([video], [picture, other], [picture], [], [video, other])
+    return [model.prompt([("user", [*parts, "What moves? " * (n + 1)])]) for n, parts in enumerate(shown)]
+
+
+@pytest.mark.parametrize("family", TAKE_VIDEOS)
+def test_a_mixed_batch_answers_as_single_prompts(load: Callable[..., Any], family: str) -> None:
+    model, generation = load(family, "adaptinfer", ",schedule=0:20/3:10"), Generation.read({"max_new_tokens": 6})
+    asked = prompts(model)
+    together, trace = model.traced_answer(model.encode(asked), generation)
+    assert trace.images == [1, 2, 1, 0, 1]
+    for number, prompt in enumerate(asked):
+        (alone,), _ = model.traced_answer(model.encode([prompt]), generation)
+        assert together[number].text == alone.text
+        assert together[number].cost.entering == alone.cost.entering
+    penalised = Generation.read({"max_new_tokens": 6, "repetition_penalty": 2.0})
+    mixed, _ = model.traced_answer(model.encode_images(model.encode(asked)), penalised)
+    for number, prompt in enumerate(asked):
+        (alone,), _ = model.traced_answer(model.encode([prompt]), penalised)
+        assert mixed[number].text == alone.text
+
+
+@pytest.mark.parametrize("family", TAKE_VIDEOS[:4])
+@pytest.mark.parametrize("budget", [16, 0.25])
+def test_frames_are_under_one_budget(load: Callable[..., Any], family: str, budget: float) -> None:
+    layers = ",layers=1/5/11" if FAMILIES[family].hybrid else ""
+    model = load(family, "adaptinfer", f",budget={budget}{layers}")
+    batch = model.encode(prompts(model)[:1])
+    (answer,) = model.answer(batch, Generation.read({"max_new_tokens": 1}))
+    tokens, entering = answer.cost.vision_tokens, answer.cost.entering
+    (steps, rows, columns) = batch.inputs["video_grid_thw"][0].tolist()
+    assert (steps, tokens) == (4, 4 * rows * columns // 4)  # 8 frames are 4 steps in time
+    wanted = budget if budget > 1 else budget * tokens
+    assert sum([*entering[1:], entering[-1]]) / len(entering) == pytest.approx(wanted, abs=0.5)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])
+def test_lmms_eval_runs_the_miniature_task(load: Callable[..., Any], family: str) -> None:
+    found = {}
+    for size in (1, 4):
+        model = load(family, "fastv", ",schedule=1:9", size)
+        results = simple_evaluate(
+            model=model, tasks=["mini_video"], task_manager=TaskManager("WARNING"), limit=6, bootstrap_iters=0
+        )
+        assert "exact_match,none" in results["results"]["mini_video"]
+        found[size] = [sample["filtered_resps"] for sample in results["samples"]["mini_video"]]
+        assert model.audit()["requests"] == 6
+    assert found[1] == found[4]
+
+
+def test_a_family_without_video_says_so(load: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="llava is shown no videos here: use Qwen-VL or LLaVA-OneVision"):
+        prompts(load("llava"))
