@@ -249,6 +249,16 @@ def test_what_a_family_cannot_do_is_refused_with_the_reason(
         generated(wrapper, ae.get_method(name)(**options), encoded(wrapper, documents[2:3]).inputs)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plans_refuse_what_the_engine_refuses(family: str) -> None:
+    for name, options in METHODS:
+        method = ae.get_method(name)(**options)
+        merges = getattr(method, "merged_count", lambda _: 0)(20) > 0
+        why = backbones.FAMILIES[family].refuses(isinstance(method, ae.ImageMethod), merges)
+        if name != "tome":  # whose place is looked for by the tower
+            assert bool(why) == bool(refused(FAMILIES[family], name, options)), name
+
+
 # Inside lmms-eval ----------------------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from adaptinfer_eval.backbones.anatomy import ONE_AXIS, Anatomy, clip_tower
+from adaptinfer_eval.backbones.anatomy import ONE_AXIS, THREE_AXES, Anatomy, clip_tower
 from adaptinfer_eval.backbones.messages import Message, checkpoint_template
 
 if TYPE_CHECKING:
@@ -85,6 +85,15 @@ class Family(ABC):
     def vision_ids(self, config: Any) -> tuple[int, ...]:
         """Ids of the placeholders that vision tokens take the place of, the image's first."""
         return (config.image_token_id,)
+
+    @classmethod
+    def refuses(cls, before: bool, merges: bool) -> str:
+        """Why it cannot run a method that drops tokens `before` the decoder, or `merges` some; empty where it can."""
+        if before and (cls.any_size or cls.follows):
+            return "drops tokens before the decoder, image by image: use a method that prunes between layers"
+        if merges and (cls.follows or set(cls.decoders) & {*THREE_AXES}):
+            return "merges tokens, which have no place here: use a method or variant that only drops them"
+        return ""
 
     # The model ----------------------------------------------------------------------------------------------------
 
