@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_nobody_else_knows_a_family() -> None:
         if path.parent.name != "backbones" and path.name != "adaptinfer.py":  # which names a variant after a family
             said = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
             assert not said & backbones.FAMILIES.keys(), f"{path}: ask adaptinfer_eval.backbones"
+
+
+def test_the_worked_example_is_the_family_s_own_file() -> None:
+    page = (PACKAGE.parent / "docs" / "backbones.md").read_text()
+    example = page[page.index("## To add one") :]
+    (code,) = re.findall(r"```python\n(@dataclass.*?)```", example, re.DOTALL)
+    assert code.strip() in (PACKAGE / "backbones" / "mistral3.py").read_text()
+    assert len(example.splitlines()) <= 60
 
 
 @pytest.fixture(scope="module")

@@ -117,6 +117,16 @@ class Family(ABC):
         """The decoder stack of a model's multimodal part."""
         return multimodal.language_model
 
+    @classmethod
+    def of(cls, model: Any) -> Family:
+        """The family with the choices that a model at hand has made itself."""
+        return cls()
+
+    @classmethod
+    def measured(cls, model: Any) -> Any:
+        """A model of one of `shapes`, set to what the papers measure."""
+        return model
+
     # How it is asked ----------------------------------------------------------------------------------------------
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
