@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from adaptinfer_eval.bench.config import bench_config
-from adaptinfer_eval.bench.shapes import build
+from adaptinfer_eval.bench.shapes import build, family_at_hand
 from adaptinfer_eval.sweep.cells import settings
 from adaptinfer_eval.sweep.config import SweepError
 
@@ -70,4 +70,6 @@ def test_shapes_have_the_size_of_the_models(shape: str, billions: float) -> None
     import torch
 
     model = build(shape, torch.float16, torch.device("meta"))
+    tokens = {"qwen2.5-vl-7b": 1024, "llava-next-7b": 2880, "internvl3-8b": 256}.get(shape, 576)
+    assert family_at_hand(model).image_tokens(model.config) == tokens
     assert sum(weight.numel() for weight in model.parameters()) / 1e9 == pytest.approx(billions, abs=0.006)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -58,6 +59,14 @@ def test_nobody_else_knows_a_family() -> None:
         if path.parent.name != "backbones" and path.name != "adaptinfer.py":  # which names a variant after a family
             said = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
             assert not said & backbones.FAMILIES.keys(), f"{path}: ask adaptinfer_eval.backbones"
+
+
+def test_the_worked_example_is_the_family_s_own_file() -> None:
+    page = (PACKAGE.parent / "docs" / "backbones.md").read_text()
+    example = page[page.index("## To add one") :]
+    (code,) = re.findall(r"```python\n(@dataclass.*?)```", example, re.DOTALL)
+    assert code.strip() in (PACKAGE / "backbones" / "mistral3.py").read_text()
+    assert len(example.splitlines()) <= 60
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +256,16 @@ def test_what_a_family_cannot_do_is_refused_with_the_reason(
     wrapper = tiny(family)
     with pytest.raises(ValueError, match=reason):
         generated(wrapper, ae.get_method(name)(**options), encoded(wrapper, documents[2:3]).inputs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plans_refuse_what_the_engine_refuses(family: str) -> None:
+    for name, options in METHODS:
+        method = ae.get_method(name)(**options)
+        merges = getattr(method, "merged_count", lambda _: 0)(20) > 0
+        why = backbones.FAMILIES[family].refuses(isinstance(method, ae.ImageMethod), merges)
+        if name != "tome":  # whose place is looked for by the tower
+            assert bool(why) == bool(refused(FAMILIES[family], name, options)), name
 
 
 # Inside lmms-eval ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from adaptinfer_eval.backbones.anatomy import ONE_AXIS, Anatomy, clip_tower
+from adaptinfer_eval.backbones.anatomy import ONE_AXIS, THREE_AXES, Anatomy, clip_tower
 from adaptinfer_eval.backbones.messages import Message, checkpoint_template
 
 if TYPE_CHECKING:
@@ -86,6 +86,15 @@ class Family(ABC):
         """Ids of the placeholders that vision tokens take the place of, the image's first."""
         return (config.image_token_id,)
 
+    @classmethod
+    def refuses(cls, before: bool, merges: bool) -> str:
+        """Why it cannot run a method that drops tokens `before` the decoder, or `merges` some; empty where it can."""
+        if before and (cls.any_size or cls.follows):
+            return "drops tokens before the decoder, image by image: use a method that prunes between layers"
+        if merges and (cls.follows or set(cls.decoders) & {*THREE_AXES}):
+            return "merges tokens, which have no place here: use a method or variant that only drops them"
+        return ""
+
     # The model ----------------------------------------------------------------------------------------------------
 
     def anatomy(self, model: Any) -> Anatomy:
@@ -107,6 +116,16 @@ class Family(ABC):
     def decoder(self, multimodal: Any) -> Any:
         """The decoder stack of a model's multimodal part."""
         return multimodal.language_model
+
+    @classmethod
+    def of(cls, model: Any) -> Family:
+        """The family with the choices that a model at hand has made itself."""
+        return cls()
+
+    @classmethod
+    def measured(cls, model: Any) -> Any:
+        """A model of one of `shapes`, set to what the papers measure."""
+        return model
 
     # How it is asked ----------------------------------------------------------------------------------------------
 

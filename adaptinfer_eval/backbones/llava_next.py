@@ -67,6 +67,16 @@ class LlavaNext(Family):
     def encodes(self) -> bool:
         return self.packing == "flat"
 
+    @classmethod
+    def of(cls, model: Any) -> LlavaNext:
+        return cls(packing="spatial_unpad" if model.model.image_newline is not None else "flat")
+
+    @classmethod
+    def measured(cls, model: Any) -> Any:
+        """Without the tokens that end rows: 2880 of a square image, as the papers count."""
+        model.model.image_newline = None
+        return model
+
     def image_tokens(self, config: Any) -> int:
         """Of a square image, whole and in 2 × 2 tiles."""
         side = int(config.vision_config.image_size // config.vision_config.patch_size)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.backbones import family_of
 from adaptinfer_eval.bench.config import BenchConfig
-from adaptinfer_eval.bench.shapes import BEFORE
+from adaptinfer_eval.bench.shapes import BEFORE, family_at_hand
 from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.cells import Setting
 from adaptinfer_eval.sweep.config import SweepError
@@ -54,7 +53,7 @@ def conditions(config: BenchConfig, device: torch.device) -> Record:
 
 def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str, Any]) -> Record:
     """What is known before anything runs: the setting, and its cost on paper."""
-    shape, vision_tokens = model.config.get_text_config(), family_of(model.config).image_tokens(model.config)
+    shape, vision_tokens = model.config.get_text_config(), family_at_hand(model).image_tokens(model.config)
     known: Record = {
         "id": file_name(f"{setting.label}-b{asked['batch_size']}-{asked['attention']}-t{asked['text_tokens']}"),
         "status": "done",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from adaptinfer_eval.backbones import FAMILIES, family_of
+from adaptinfer_eval.backbones.family import Family
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,7 @@ def build(shape: str, dtype: torch.dtype, device: torch.device) -> Any:
     family, auto = SHAPES[shape], cast(Any, AutoModelForImageTextToText)
     config = AutoConfig.for_model(family.model_type, **family.shapes[shape])
     with device:
-        return auto.from_config(config, dtype=dtype)
+        return family.measured(auto.from_config(config, dtype=dtype))
 
 
 def load(pretrained: str, dtype: torch.dtype, device: torch.device) -> Any:
@@ -34,6 +35,11 @@ def load(pretrained: str, dtype: torch.dtype, device: torch.device) -> Any:
 
     check_checkpoint(pretrained)
     return load_model(pretrained, dtype=dtype, device_map={"": device})
+
+
+def family_at_hand(model: Any) -> Family:
+    """A model's family, with the choices that it has made itself."""
+    return FAMILIES[family_of(model.config).model_type].of(model)
 
 
 def ready(model: Any) -> Any:
@@ -49,7 +55,7 @@ def prompts(model: Any, batch_size: int, text_tokens: int) -> dict[str, Tensor]:
     import torch
     from transformers import BatchFeature
 
-    family = family_of(model.config)
+    family = family_at_hand(model)
     image_token, tokens = family.vision_ids(model.config)[0], family.image_tokens(model.config)
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(1, min(100, image_token), (batch_size, text_tokens), generator=generator)
