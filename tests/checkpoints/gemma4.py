@@ -54,6 +54,7 @@ def save(folder: Path, layers: int = 4, kind: str = "both") -> Path:
         eos_token="<eos>",
         unk_token="<unk>",
         pad_token="<pad>",
+        padding_side="left",
         extra_special_tokens=marks,
     )
     sizes: dict[str, Any] = {"patch_size": 4, "max_soft_tokens": 70, "pooling_kernel_size": 3}
