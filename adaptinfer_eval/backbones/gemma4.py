@@ -20,7 +20,7 @@ class Gemma4(Family):
 
     model_type: ClassVar = "gemma4"
     title: ClassVar = "Gemma4"
-    pretrained: ClassVar = "google/gemma-4-31b-it"
+    pretrained: ClassVar = "google/gemma-4-31B-it"
     decoders: ClassVar = ("gemma4_text",)
     any_size: ClassVar = True
     image_inputs: ClassVar = {"pixel_values": "images", "image_position_ids": "images"}

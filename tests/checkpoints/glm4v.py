@@ -41,6 +41,7 @@ def save(folder: Path, layers: int = 4) -> Path:
             "image_size": 32,
             "patch_size": 4,
             "out_hidden_size": 64,
+            "initializer_range": 0.3,
         },
         text_config={**text_config("glm4v_text", words, layers), "rope_parameters": rope},
         image_start_token_id=begin,
