@@ -70,6 +70,12 @@ def test_a_shortened_prompt_is_seen_as_the_model_sees_one_of_that_length(tmp_pat
     assert not seen["mask"][0, 0, places[-1], places[0]]  # and the last one not back to the first
 
 
+def test_its_inner_part_is_refused(tmp_path: Path) -> None:
+    model = load_wrapper(save(tmp_path, 8), "gemma3", dtype="float64").model
+    with pytest.raises(ValueError, match="Gemma3Model does not make the masks that it needs: give the whole model"):
+        ae.pruned(model.model, ae.get_method("fastv")(schedule="1:9")).__enter__()
+
+
 @pytest.mark.parametrize("method", ["adaptinfer", "fastv", "pdrop", "random"])
 @torch.no_grad()
 def test_its_decoder_alone(method: str, tmp_path: Path) -> None:

@@ -106,6 +106,19 @@ def test_only_a_single_image_of_onevision_has_tiles(load: Callable[..., Any]) ->
     assert vision_tokens(model, (48, 48), (48, 48)) == 2 * (SIDE**2 + 1)
 
 
+def test_images_side_by_side_are_as_many_as_are_shown(load: Callable[..., Any]) -> None:
+    """In OneVision's prompts nothing stands between them; a budget is of each."""
+    model = load("fastv", ",schedule=1:9", save_onevision)
+    batch = shown(model, (48, 48), (48, 48))
+    assert "<image><image>" in batch.prompts[0].text
+    answers, trace = model.traced_answer(batch, Generation.read({"max_new_tokens": 1}))
+    assert trace.images == [answers[0].cost.images] == [2]
+    model = load("random", ",budget=12", save_onevision)
+    (answer,) = model.answer(shown(model, (48, 48), (48, 48)), Generation.read({"max_new_tokens": 1}))
+    entering = answer.cost.entering
+    assert sum([*entering[1:], entering[-1]]) / 8 == pytest.approx(2 * 12, abs=1)
+
+
 def test_a_way_of_packing_that_is_none_is_refused(load: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="packing='unpad': known are spatial_unpad, flat"):
         load(arguments=",packing=unpad")

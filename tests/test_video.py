@@ -64,6 +64,23 @@ def test_frames_are_evenly_spaced_and_know_their_times() -> None:
     assert np.array_equal(clip.frames, whole[[0, 4, 7, 11]])
     assert clip.metadata.timestamps == [0, 1, 1.75, 2.75]
     assert len(read_video(str(CLIP), 99).frames) == clips.FRAMES
+    repeated = read_video(str(CLIP), 20, repeats=True)
+    assert len(repeated.frames) == 20
+    assert np.array_equal(repeated.frames[[0, -1]], whole[[0, -1]])
+
+
+def test_other_questions_are_about_the_same_video() -> None:
+    from adaptinfer_eval.models.other_question import other_question
+    from adaptinfer_eval.models.requests import Request
+    from tasks.mini.video import doc_to_messages
+
+    documents = clips.rows()
+    request = Request(0, "", (doc_to_messages,), "mini_video", 3, "test", {})
+    ((role, content),) = other_question(request, documents)
+    assert role == "user"
+    assert isinstance(content[0], Video)
+    assert content[0].source.endswith("03.mkv")
+    assert content[1] == f"{documents[2]['question']}\nAnswer the question using a single word or phrase."
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file"), (b"", ""), (b"no video", "Invalid data")])

@@ -100,6 +100,8 @@ class Family(ABC):
     def anatomy(self, model: Any) -> Anatomy:
         """The parts of `model`, the whole one or its multimodal part."""
         config, inner = model.config, model.model if hasattr(model, "lm_head") else model
+        if self.follows and inner is model:
+            raise ValueError(f"{type(model).__name__} does not make the masks that it needs: give the whole model")
         merging = self.merging_layers(config)
         return Anatomy(
             text=self.decoder(inner),
@@ -149,6 +151,9 @@ class Family(ABC):
     def spelled(self, text: str, processor: Any) -> str:
         """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
         return text
+
+    repeats_frames: ClassVar[bool] = False
+    """Whether all videos of a batch have to have as many frames: short ones then show some twice."""
 
     @property
     def video_frames(self) -> int:

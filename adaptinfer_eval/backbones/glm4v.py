@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from adaptinfer_eval.backbones.qwen_vl import Grid
 
@@ -16,3 +16,7 @@ class Glm4V(Grid):
     title: ClassVar = "Glm4V"
     pretrained: ClassVar = "zai-org/GLM-4.1V-9B-Thinking"
     decoders: ClassVar = ("glm4v_text",)
+
+    def counted(self, processor: Any) -> int:
+        """For every frame of a step in time, of which an image fills all."""
+        return int(processor.image_processor.temporal_patch_size)

@@ -141,6 +141,8 @@ class LlavaOneVision(Family):
         "pixel_values_videos": "videos",
     }
 
+    repeats_frames: ClassVar = True
+
     frames: int = number(16, "a whole number of frames")
 
     @property

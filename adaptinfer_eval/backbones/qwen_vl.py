@@ -50,9 +50,9 @@ class Grid(Family):
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         processor = super().load_processor(pretrained, revision, config)
-        size = processor.image_processor.size
-        size["shortest_edge"] = self.min_pixels or size["shortest_edge"]
-        size["longest_edge"] = self.max_pixels or size["longest_edge"]
+        size, times = processor.image_processor.size, self.counted(processor)
+        size["shortest_edge"] = (self.min_pixels or 0) * times or size["shortest_edge"]
+        size["longest_edge"] = (self.max_pixels or 0) * times or size["longest_edge"]
         if size["shortest_edge"] > size["longest_edge"]:
             raise ValueError(
                 f"min_pixels={size['shortest_edge']} is more than max_pixels={size['longest_edge']}: give both"
@@ -61,6 +61,10 @@ class Grid(Family):
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         return {"mm_token_type_ids": is_image.long()}
+
+    def counted(self, processor: Any) -> int:
+        """How often the processor counts an image's pixels."""
+        return 1
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         import torch

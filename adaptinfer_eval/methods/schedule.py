@@ -111,7 +111,7 @@ class Schedule(tuple[Stage, ...]):
         return schedule
 
     def in_shares(self, vision_tokens: int) -> Schedule:
-        """With each number of tokens as a share of `vision_tokens`, so exact that it is that number again."""
+        """With each number below `vision_tokens` as a share of them, so exact that it is that number again."""
         digits = len(str(vision_tokens))
         most = 1 - 10.0**-digits
 

@@ -84,7 +84,7 @@ class Answering:
                     f"the prompt has {len(shown)} {kind} and {text.count(token)} times {token!r}, which stands for "
                     "one: take it out of the text itself, or use a chat template that writes it once for each"
                 )
-        clips = [read_video(video, frames) for video in videos]
+        clips = [read_video(video, frames, self.family.repeats_frames) for video in videos]
         return Prompt(text, list(map(read_picture, images)), continuation, counted, clips)
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
@@ -255,7 +255,8 @@ class Answering:
         return self.method.following(outlived(trace, self.anatomy.is_vision(other.inputs["input_ids"])))
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
-        attached = ae.pruned(self.model, method, prefix=batch.prefix)
+        images = [len(prompt.images) + bool(prompt.videos) for prompt in batch.prompts]
+        attached = ae.pruned(self.model, method, prefix=batch.prefix, images=images)
         return self._generate_in(attached, batch, works_in_tower(method), **options)
 
     def _generate_in(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from adaptinfer_eval.backbones.messages import Image, Message, Part
+from adaptinfer_eval.backbones.messages import Image, Message, Part, Video
 from adaptinfer_eval.models.requests import Request, chat_messages
 
 
@@ -29,8 +29,9 @@ def other_question(request: Request, documents: Sequence[Any]) -> list[Message]:
     raise ValueError("no document of this task asks something else about another picture: use another task")
 
 
-def _images(messages: Sequence[Message]) -> list[Image]:
-    return [part for _, content in messages for part in content if isinstance(part, Image)]
+def _images(messages: Sequence[Message]) -> list[Image | Video]:
+    """Videos, too."""
+    return [part for _, content in messages for part in content if not isinstance(part, str)]
 
 
 def _sources(messages: Sequence[Message]) -> list[Any]:
@@ -41,13 +42,13 @@ def _text(messages: Sequence[Message]) -> list[str]:
     return [part for _, content in messages for part in content if isinstance(part, str)]
 
 
-def _about(images: list[Image], messages: Sequence[Message]) -> list[Message]:
+def _about(images: Sequence[Image | Video], messages: Sequence[Message]) -> list[Message]:
     """`messages` with `images` where their own first one stands; where they have none, before the user's first text."""
     images_at = (
         (turn, place)
         for turn, (_, content) in enumerate(messages)
         for place, part in enumerate(content)
-        if isinstance(part, Image)
+        if not isinstance(part, str)
     )
     asked, before = next(images_at, ([role for role, _ in messages].index("user"), 0))
     about: list[Message] = []

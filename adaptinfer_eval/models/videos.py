@@ -26,8 +26,8 @@ def is_video(source: Any) -> bool:
     return isinstance(source, str) and source.lower().endswith(SUFFIXES)
 
 
-def read_video(source: Any, frames: int) -> Clip:
-    """`frames` of a video's file, or all where it has fewer; ValueError where it is none.
+def read_video(source: Any, frames: int, repeats: bool = False) -> Clip:
+    """`frames` of a video's file; where it has fewer, all, or some `repeats`. ValueError where it is none.
 
     Not by transformers' own reader, which believes what a file says of its number of frames: Matroska says nothing.
     """
@@ -36,23 +36,37 @@ def read_video(source: Any, frames: int) -> Clip:
     try:
         with av.open(str(source)) as container:
             stream = container.streams.video[0]
-            total = stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
-            rate = float(stream.average_rate or 24)
-        if not total:
-            raise ValueError("it has no frames")
-        places = np.linspace(0, total - 1, min(frames, total)).round().astype(int).tolist()
-        with av.open(str(source)) as container:
-            wanted, found = set(places), []
-            for place, frame in enumerate(container.decode(video=0)):
-                if place in wanted:
-                    found.append(frame.to_ndarray(format="rgb24"))
-                if place == places[-1]:
-                    break
-        if len(found) < len(places):
-            raise ValueError(f"it ends before frame {places[len(found)]}")
+            total, rate = stream.frames, float(stream.average_rate or 24)
+        places = _spread(frames, total, repeats) if total else []
+        found, seen = _frames(str(source), places)
+        if len(found) < len(places) or not places:  # the file says too much, or nothing
+            total, places = seen, _spread(frames, seen, repeats)
+            found, _ = _frames(str(source), places)
     except (av.FFmpegError, OSError, ValueError, IndexError) as error:
         raise ValueError(f"{source} cannot be read as a video ({error}): restore it, or leave it out") from error
     return _clip(np.stack(found).astype(np.uint8), total, rate, places)
+
+
+def _spread(frames: int, total: int, repeats: bool) -> list[int]:
+    if not total:
+        raise ValueError("it has no frames")
+    return [round(place) for place in np.linspace(0, total - 1, frames if repeats else min(frames, total)).tolist()]
+
+
+def _frames(source: str, places: list[int]) -> tuple[list[Any], int]:
+    """Those at `places`, increasing, up to the end of the file, and how many were looked at."""
+    import av
+
+    found: list[Any] = []
+    seen = 0
+    with av.open(source) as container:
+        for frame in container.decode(video=0):
+            if seen in places:
+                found += [frame.to_ndarray(format="rgb24")] * places.count(seen)
+            seen += 1
+            if places and seen > places[-1]:
+                break
+    return found, seen
 
 
 def _clip(frames: NDArray[np.uint8], total: int, rate: float, places: list[int]) -> Clip:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -33,7 +33,11 @@ from adaptinfer_eval.pruning.trace import Trace
 
 @contextmanager
 def pruned(
-    model: PreTrainedModel, method: Method, vision_mask: Tensor | None = None, prefix: SharedPrefix | None = None
+    model: PreTrainedModel,
+    method: Method,
+    vision_mask: Tensor | None = None,
+    prefix: SharedPrefix | None = None,
+    images: Sequence[int] | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -44,6 +48,9 @@ def pruned(
     `prefix`: what prompts of the block's first batch begin with alike. It is computed once, up to the first layer that
     prunes; answers stay the same, but logits and hidden states are those of the questions alone. Without effect on
     methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
+
+    `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
+    may stand side by side, so that their tokens do not tell.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
@@ -61,7 +68,7 @@ def pruned(
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, trace, doubts, tower)
+            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, images, trace, doubts, tower)
         yield trace
         doubts.settle()
 
@@ -116,6 +123,7 @@ def _attach_decoder(
     method: Method,
     vision_mask: Tensor | None,
     prefix: SharedPrefix | None,
+    counts: Sequence[int] | None,
     trace: Trace,
     doubts: Doubts,
     tower: TowerPruner | None,
@@ -148,7 +156,9 @@ def _attach_decoder(
         layers = LayerPruner(anatomy, method, usual, trace, doubts)
     elif isinstance(method, ImageMethod):
         images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
-    _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower), doubts)
+    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower)
+    watch.given_images = counts
+    _watch(stack, model, watch, doubts)
 
 
 def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) -> None:

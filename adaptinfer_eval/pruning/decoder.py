@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache
 
 from adaptinfer_eval.backbones.anatomy import Anatomy
+from adaptinfer_eval.methods.seen import per_sample
 from adaptinfer_eval.pruning.deepstack import Removable
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
@@ -56,6 +57,7 @@ class DecoderWatch:
         self.layers, self.images, self.tower = layers, images, tower
         self.proof = Proof(anatomy.layers, anatomy.attending)
         self.given: Mapping[str, Any] = {}  # to the multimodal module, in the forward that is running
+        self.given_images: Sequence[int] | None = None  # of each prompt of the first batch
         self.prefilling = False
         self.forwards = 0  # of the decoder, in one call of the model
         self.cache: Any = None  # of the forward that is running
@@ -214,6 +216,13 @@ class DecoderWatch:
             return original(module, query, key, value, attention_mask, **kwargs)
         return self.layers.observe(original, module, query, key, value, attention_mask, kwargs)
 
+    def _images(self, ids: Tensor) -> Tensor:
+        """How many each prompt has, (B,): as was said, or as its tokens tell."""
+        given, self.given_images = self.given_images, None  # another batch would have others
+        if given is None or len(ids) % len(given):
+            return self.anatomy.images(ids)
+        return per_sample(given, ids.device)[:, 0].repeat_interleave(len(ids) // len(given), 0)
+
     def _read(self, tokens: Tensor, attention_mask: Tensor | None) -> Prompt:
         ids, known = self.given.get("input_ids"), self.anatomy.vision_ids
         seen = self.given_mask if ids is None or not known else self.anatomy.is_vision(ids)
@@ -230,7 +239,7 @@ class DecoderWatch:
             # Beam search repeats every prompt.
             return of_prompts.to(tokens.device).repeat_interleave(rows // len(of_prompts), 0)
 
-        images = None if ids is None or not known else for_rows(self.anatomy.images(ids))
+        images = None if ids is None or not known else for_rows(self._images(ids))
         prompt = read_prompt(for_rows(seen.bool()), attention_mask, self.anatomy.image_tokens, images)
         follow = {name: self.given[name] for name in self.anatomy.follows if self.given.get(name) is not None}
         return replace(prompt, follow=follow)

@@ -48,6 +48,8 @@ class LayerPruner:
         ahead = 1 if method.looks_ahead else 0
         self.observed = {attention_of(self.layers[layer + ahead]): layer + ahead for layer in self.stages}
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
+        if method.merged_count(method.official_tokens):
+            self._check_merging(axes=3 if anatomy.several_axes else 1)
         self.rotation = Rotation(anatomy.text)
         self.masks = Masks(anatomy)
         self.run: Run | None = None
@@ -158,15 +160,15 @@ class LayerPruner:
         if positions is None:
             raise broken("the decoder was not seen to rotate its tokens")
         if any(any(step.made) for step in run.steps.values()):
-            self._check_merging(positions)
+            self._check_merging(axes=len(positions) if positions.ndim > 2 else 1)
         run.places = Places(self.method.positions, positions, segment, self.anatomy.first_position)
         text_mask = run.prompt.text_mask.to(hidden.device)
         run.prepared = self.method.prepare(Embeddings(hidden, segment.vision_index, segment.vision_mask, text_mask))
 
-    def _check_merging(self, positions: Tensor) -> None:
-        if positions.ndim > 2:
+    def _check_merging(self, axes: int) -> None:
+        if axes > 1:
             raise ValueError(
-                f"{self.method.name} merges tokens, and this model's positions have {len(positions)} axes, on "
+                f"{self.method.name} merges tokens, and this model's positions have {axes} axes, on "
                 "which a merged token has no place: use a method or variant that only drops tokens"
             )
         if self.anatomy.follows:

@@ -38,8 +38,9 @@ MISTRAL = (
 )
 CHAT_ML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }} "
-    + PARTS
-    + "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% for part in message['content'] %}{% if part['type'] != 'text' %}<{{ part['type'] }}>{% endif %}{% endfor %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'text' %}\n{{ part['text'] }}{% endif %}{% endfor %}"
+    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 GRIDS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]
 TOWER: dict[str, Any] = {
