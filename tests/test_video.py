@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,14 @@ from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.tasks import TaskManager
 from lmms_tiny import load_wrapper
 from PIL import Image as Picture
+from rich.console import Console
+from test_lmms_models import questions
 
+from adaptinfer_eval.analysis.asked import read_asked
+from adaptinfer_eval.analysis.shift import measure_shift
 from adaptinfer_eval.backbones.messages import Image, Part, Video
 from adaptinfer_eval.models.generation import Generation
+from adaptinfer_eval.models.requests import Request, RequestError, chat_messages, simple_messages
 from adaptinfer_eval.models.videos import read_video
 from tasks.mini.make import clips
 
@@ -132,6 +139,49 @@ def test_frames_are_under_one_budget(load: Callable[..., Any], family: str, budg
     assert (steps, tokens) == (4, 4 * rows * columns // 4)  # 8 frames are 4 steps in time
     wanted = budget if budget > 1 else budget * tokens
     assert sum([*entering[1:], entering[-1]]) / len(entering) == pytest.approx(wanted, abs=0.5)
+
+
+@pytest.mark.parametrize("family", TAKE_VIDEOS[:4])
+def test_pixels_are_bounded_in_frames_as_in_images(load: Callable[..., Any], family: str) -> None:
+    bound = 24 * 24
+    free, bounded = (load(family, arguments=given) for given in ("", f",max_pixels={bound}"))
+    patch = bounded.model.config.vision_config.patch_size**2
+    for name, prompt in (("video", prompts(free)[0]), ("image", prompts(free)[2])):
+        before, after = (model.encode([prompt]).inputs[f"{name}_grid_thw"][0].tolist() for model in (free, bounded))
+        assert after[0] == before[0]
+        assert after[1] * after[2] * patch <= bound < before[1] * before[2] * patch
+
+
+def test_shift_is_measured_in_videos_too(tmp_path: Path) -> None:
+    checkpoint = FAMILIES["qwen2_5_vl"].save(tmp_path / "tiny", 8)
+    found = []
+    for size in (1, 3):
+        asked = read_asked("shift", str(checkpoint), ("mini_video",), 3, size, "float32", tmp_path / str(size))
+        found.append(measure_shift(asked, Console(file=io.StringIO())))
+    assert found[0]["measured"] == {"mini_video": 3}
+    assert sum(found[0]["histograms"]["mini_video"]) > 0
+    assert found[0]["histograms"] == found[1]["histograms"]
+
+
+def test_a_task_that_gives_up_over_a_video_fails_one_request_by_name(load: Callable[..., Any]) -> None:
+    """As Video-MME's does where the file is not there: it ends the process."""
+
+    def gone(document: dict[str, Any]) -> list[Any]:
+        sys.exit(f"video path:{document['clip']} does not exist, please check")
+
+    model, documents = load("qwen2_5_vl"), clips.rows()[:1]
+    model.task_dict = {"quiz": {"test": documents}}
+    with pytest.raises(RequestError, match=r"task quiz, doc_id 0: ValueError: its task gives up: .*00\.mkv does not"):
+        model.generate_until(questions(documents, gone))
+    with pytest.raises(ValueError, match=r"its task gives up: .*00\.mkv does not exist"):
+        simple_messages(Request(0, "", (gone,), "quiz", 0, "test", {}), documents[0])
+
+
+def test_a_part_of_a_video_is_refused() -> None:
+    part = {"type": "video", "url": str(CLIP), "start_time": 1.0, "end_time": 2.0}
+    request = Request(0, "", (lambda _: [{"role": "user", "content": [part]}],), "quiz", 0, "test", {})
+    with pytest.raises(ValueError, match=r"from 1\.0 to 2\.0 s, and models are shown whole videos: cut it"):
+        chat_messages(request, {})
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3_vl", "llava_onevision"])

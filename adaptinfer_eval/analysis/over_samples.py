@@ -148,7 +148,7 @@ def _left(
 def _measured(model: Any, batch: Batch, measure: Measure) -> tuple[NDArray[Any], list[str]]:
     """What is measured of a batch, and for each prompt why it does not count, empty where it does."""
     layers: list[Received] = []
-    if any(prompt.images for prompt in batch.prompts):
+    if any(prompt.images or prompt.videos for prompt in batch.prompts):
         model.observe(batch, lambda _, received: layers.append(received))
     if not layers:
         return np.zeros(0), [NO_IMAGE] * len(batch.prompts)

@@ -17,6 +17,7 @@ class Glm4V(Grid):
     pretrained: ClassVar = "zai-org/GLM-4.1V-9B-Thinking"
     decoders: ClassVar = ("glm4v_text",)
 
-    def counted(self, processor: Any) -> int:
-        """For every frame of a step in time, of which an image fills all."""
-        return int(processor.image_processor.temporal_patch_size)
+    def sizes(self, processor: Any) -> list[tuple[Any, int]]:
+        """A pixel counts for every frame of a step in time, of which an image fills all."""
+        images = processor.image_processor
+        return [(images.size, int(images.temporal_patch_size))]

@@ -50,21 +50,21 @@ class Grid(Family):
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         processor = super().load_processor(pretrained, revision, config)
-        size, times = processor.image_processor.size, self.counted(processor)
-        size["shortest_edge"] = (self.min_pixels or 0) * times or size["shortest_edge"]
-        size["longest_edge"] = (self.max_pixels or 0) * times or size["longest_edge"]
-        if size["shortest_edge"] > size["longest_edge"]:
-            raise ValueError(
-                f"min_pixels={size['shortest_edge']} is more than max_pixels={size['longest_edge']}: give both"
-            )
+        for size, times in self.sizes(processor):
+            size["shortest_edge"] = (self.min_pixels or 0) * times or size["shortest_edge"]
+            size["longest_edge"] = (self.max_pixels or 0) * times or size["longest_edge"]
+            if size["shortest_edge"] > size["longest_edge"]:
+                raise ValueError(
+                    f"min_pixels={size['shortest_edge']} is more than max_pixels={size['longest_edge']}: give both"
+                )
         return processor
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         return {"mm_token_type_ids": is_image.long()}
 
-    def counted(self, processor: Any) -> int:
-        """How often the processor counts an image's pixels."""
-        return 1
+    def sizes(self, processor: Any) -> list[tuple[Any, int]]:
+        """What bounds the pixels of images and videos in a processor, and how often a pixel is counted there."""
+        return [(processor.image_processor.size, 1)]
 
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         import torch
@@ -82,7 +82,9 @@ class Grid(Family):
 class Qwen2VL(Grid):
     """Qwen2-VL. The frames of a prompt's videos are one image: their placeholders are vision tokens, too.
 
-    `frames`: of a video, evenly spaced; two are one step in time.
+    `frames`: of a video, evenly spaced; two are one step in time. lmms-eval's own model shows 32. `min_pixels` and
+    `max_pixels` hold for each frame of a video, too; where the model bounds a video as a whole (Qwen3-VL), it has room
+    for `frames` of them.
     """
 
     model_type: ClassVar = "qwen2_vl"
@@ -96,6 +98,9 @@ class Qwen2VL(Grid):
         "second_per_grid_ts": "videos",
     }
 
+    bounds_videos: ClassVar[bool] = False
+    """Whether the processor bounds a video's frames together, not each."""
+
     frames: int = number(16, "a whole number of frames")
 
     @property
@@ -104,6 +109,9 @@ class Qwen2VL(Grid):
 
     def vision_ids(self, config: Any) -> tuple[int, ...]:
         return (config.image_token_id, config.video_token_id)
+
+    def sizes(self, processor: Any) -> list[tuple[Any, int]]:
+        return [*super().sizes(processor), (processor.video_processor.size, self.frames if self.bounds_videos else 1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +151,7 @@ class Qwen3VL(Qwen2VL):
     title: ClassVar = "Qwen3VL"
     pretrained: ClassVar = "Qwen/Qwen3-VL-8B-Instruct"
     decoders: ClassVar = ("qwen3_vl_text",)
+    bounds_videos: ClassVar = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,3 +162,4 @@ class Qwen35(Qwen2VL):
     title: ClassVar = "Qwen35"
     pretrained: ClassVar = "Qwen/Qwen3.5-9B"
     decoders: ClassVar = ("qwen3_5_text",)
+    bounds_videos: ClassVar = True

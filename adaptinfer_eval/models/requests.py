@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -93,7 +94,8 @@ def _is_padding(instance: Any) -> bool:
 def simple_messages(request: Request, document: Mapping[str, Any] | None) -> list[Message]:
     """One user message: the images, then the text; or in the places that the text itself marks with `IMAGE_MARK`."""
     (doc_to_visual,) = request.arguments
-    images = [shown(visual) for visual in (doc_to_visual(document) if doc_to_visual else None) or []]
+    with _exits_are_errors():
+        images = [shown(visual) for visual in (doc_to_visual(document) if doc_to_visual else None) or []]
     parts = request.context.split(IMAGE_MARK)
     if len(parts) == 1:
         return [("user", [*images, request.context])]
@@ -103,6 +105,15 @@ def simple_messages(request: Request, document: Mapping[str, Any] | None) -> lis
     for image, text in zip(images, parts[1:], strict=True):
         content += [image, text]
     return [("user", [part for part in content if part != ""])]
+
+
+@contextmanager
+def _exits_are_errors() -> Iterator[None]:
+    """A task of lmms-eval that misses a video's file ends the process; here it is the document that cannot be asked."""
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(f"its task gives up: {error}") from error
 
 
 def shown(source: Any) -> Image | Video:
@@ -116,13 +127,22 @@ def chat_messages(request: Request, document: Mapping[str, Any]) -> list[Message
 
     (doc_to_messages,) = request.arguments
     messages: list[Message] = []
-    for message in ChatMessages(messages=doc_to_messages(document)).messages:
+    with _exits_are_errors():
+        told = doc_to_messages(document)
+    for message in ChatMessages(messages=told).messages:
         content: list[Part] = []
         for part in message.content:
             if part.type == "text":
                 content.append(part.text)
-            elif part.type in ("image", "video"):
-                content.append(Image(part.url) if part.type == "image" else Video(part.url))
+            elif part.type == "image":
+                content.append(Image(part.url))
+            elif part.type == "video":
+                if part.start_time is not None or part.end_time is not None:
+                    raise ValueError(
+                        f"the document shows {part.url} from {part.start_time} to {part.end_time} s, and models are "
+                        "shown whole videos: cut it, or use another task"
+                    )
+                content.append(Video(part.url))
             else:
                 raise ValueError(f"models take text, images and videos, the document has {part.type}: use another task")
         messages.append((message.role, content))
