@@ -19,15 +19,32 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-TEMPLATE = (
-    "{% for message in messages %}{% if loop.first and message['role'] != 'system' and system %}"
-    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ message['role'] }}\n"
+SYSTEM = (
+    "{% if loop.first and message['role'] != 'system' %}"
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+)
+PARTS = (
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
     "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
     "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
 )
+THINKING = "<think>\n{% if enable_thinking is defined and not enable_thinking %}{{ '\n' }}</think>\n\n{% endif %}"
+"""As published from 4B on; the smaller ones think where they are told to."""
+
+
+def template(family: str) -> str:
+    """Qwen3-VL and Qwen3.5 write no system prompt of their own, Qwen3.5 what begins a thought or skips it."""
+    system = "" if family.startswith("qwen3") else SYSTEM
+    parts = "{% filter trim %}" + PARTS + "{% endfilter %}" if family == "qwen3_5" else PARTS
+    thinking = THINKING if family == "qwen3_5" else ""
+    said = system + "<|im_start|>{{ message['role'] }}\n" + parts + "<|im_end|>\n"
+    return (
+        "{% for message in messages %}" + said + "{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n" + thinking + "{% endif %}"
+    )
+
+
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
 SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
 PROCESSORS: dict[str, Any] = {
@@ -68,7 +85,8 @@ LINEAR = {
 
 
 def save(family: str, folder: Path, layers: int = 4) -> Path:
-    words = trained(SPECIAL, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    marks = [*SPECIAL, "<think>", "</think>"] if family == "qwen3_5" else SPECIAL
+    words = trained(marks, eos_token="<|im_end|>", pad_token="<|endoftext|>")
     sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "temporal_patch_size": 2}
     pixels = {"shortest_edge": 16 * 16, "longest_edge": 96 * 96}
     videos: Any = Qwen3VLVideoProcessor if family in ("qwen3_vl", "qwen3_5") else Qwen2VLVideoProcessor
@@ -76,8 +94,7 @@ def save(family: str, folder: Path, layers: int = 4) -> Path:
         image_processor=Qwen2VLImageProcessor(size=pixels, **sizes),
         tokenizer=words,
         video_processor=videos(size=pixels, **sizes),
-        # Qwen3-VL writes no system prompt of its own.
-        chat_template=TEMPLATE.replace(" and system", " and false" if family in ("qwen3_vl", "qwen3_5") else ""),
+        chat_template=template(family),
     ).save_pretrained(folder)
     torch.manual_seed(0)
     begin, end, image, video = (words.convert_tokens_to_ids(mark) for mark in SPECIAL[3:])
