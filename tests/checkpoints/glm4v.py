@@ -10,15 +10,20 @@ from checkpoints.words import trained
 from transformers import Glm4vImageProcessor, Glm4vProcessor, Glm4vVideoProcessor
 
 TEMPLATE = (
-    "[gMASK]<sop>\n{% for message in messages %}<|{{ message['role'] }}|>\n{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|begin_of_image|><|image|><|end_of_image|>{% else %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+    "[gMASK]<sop>{% for message in messages %}{{ '<|' + message['role'] + '|>\n' }}{% if message['role'] == 'user' %}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|begin_of_image|><|image|><|end_of_image|>"
+    "{% elif part['type'] == 'video' %}<|begin_of_video|><|video|><|end_of_video|>"
+    "{% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "{% else %}{{ message['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+"""Like the published one it writes lists as Python does, but for a user: the others' words have to be strings."""
 MARKS = ["<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>"]
 
 
 def save(folder: Path, layers: int = 4) -> Path:
-    roles = ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"]
+    roles = ["[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
     words = trained(["<|endoftext|>", *roles, *MARKS], eos_token="<|endoftext|>", pad_token="<|endoftext|>")
     sizes: dict[str, Any] = {"patch_size": 4, "merge_size": 2, "size": {"shortest_edge": 256, "longest_edge": 96 * 96}}
     Glm4vProcessor(  # type: ignore[no-untyped-call]
@@ -51,4 +56,5 @@ def save(folder: Path, layers: int = 4) -> Path:
         image_token_id=image,
         video_token_id=video,
         tie_word_embeddings=False,
+        eos_token_id=[words.convert_tokens_to_ids(mark) for mark in ("<|endoftext|>", "<|user|>", "<|observation|>")],
     )
