@@ -15,6 +15,7 @@ TEMPLATE = (
     "{% endfor %}{% if message['role'] == 'user' %}[/INST]{% elif message['role'] == 'system' %}[/SYSTEM_PROMPT]"
     "{% else %}{{ eos_token }}{% endif %}{% endfor %}"
 )
+"""Without what the published one says as the system where nobody else does, today's date in it."""
 
 
 def save(folder: Path, layers: int = 4) -> Path:
