@@ -67,13 +67,28 @@ def loaded(folder: Path) -> tuple[Any, Any, dict[str, Any]]:
 
 
 TALK = [("system", "Be brief."), ("user", "Is there a sign?"), ("assistant", "no"), ("user", "Sure?")]
+QWEN = (
+    "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>"
+    "Is there a sign?<|im_end|>\n<|im_start|>assistant\nno<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n"
+    "<|im_start|>assistant\n"
+)
 SAID = {
     "gemma3": "<bos><start_of_turn>user\nBe brief.\n\n<start_of_image>Is there a sign?<end_of_turn>\n"
     "<start_of_turn>model\nno<end_of_turn>\n<start_of_turn>user\nSure?<end_of_turn>\n<start_of_turn>model\n",
     "gemma4": "<bos><|turn>system\nBe brief.<turn|>\n<|turn>user\n<|image|>Is there a sign?<turn|>\n"
     "<|turn>model\nno<turn|>\n<|turn>user\nSure?<turn|>\n<|turn>model\n",
+    "glm4v": "[gMASK]<sop><|system|>\nBe brief.<|user|>\n<|begin_of_image|><|image|><|end_of_image|>Is there a sign?"
+    "<|assistant|>\nno<|user|>\nSure?<|assistant|>\n",
     "internvl": "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n<IMG_CONTEXT>\nIs there a sign?<|im_end|>\n"
     "<|im_start|>assistant\nno<|im_end|>\n<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n",
+    "llava_next": "Be brief. USER: <image>\nIs there a sign? ASSISTANT: no USER: Sure? ASSISTANT:",
+    "llava_next, mistral": "<<SYS>>\nBe brief.\n<</SYS>>\n\n[INST] <image>\nIs there a sign? [/INST] no</s> "
+    "[INST] Sure? [/INST]",
+    "llava_onevision": "<|im_start|>system \nBe brief.<|im_end|><|im_start|>user <image>\nIs there a sign?<|im_end|>"
+    "<|im_start|>assistant \nno<|im_end|><|im_start|>user \nSure?<|im_end|><|im_start|>assistant\n",
+    "mistral3": "<s>[SYSTEM_PROMPT]Be brief.[/SYSTEM_PROMPT][INST][IMG]Is there a sign?[/INST]no</s>[INST]Sure?[/INST]",
+    **dict.fromkeys(("qwen2_vl", "qwen2_5_vl", "qwen3_vl"), QWEN),
+    "qwen3_5": QWEN + "<think>\n",
     "smolvlm": "<|im_start|>System: Be brief.<end_of_utterance>\nUser:<image>Is there a sign?<end_of_utterance>\n"
     "Assistant: no<end_of_utterance>\nUser: Sure?<end_of_utterance>\nAssistant:",
     "vipllava": "Be brief.###User: <image>\nIs there a sign?###Assistant: no###User: Sure?###Assistant:",
@@ -134,9 +149,36 @@ def test_a_batch_answers_as_single_prompts(name: str, folders: Callable[[str], P
 @pytest.mark.parametrize("name", SAID)
 def test_a_conversation_is_written_as_published_templates_do(name: str, folders: Callable[[str], Path]) -> None:
     processor: Any = AutoProcessor.from_pretrained(folders(name))  # type: ignore[no-untyped-call]
-    talk = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TALK]
-    talk[1]["content"].insert(0, {"type": "image"})  # type: ignore[attr-defined]
+    talk: list[dict[str, Any]] = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in TALK]
+    talk[1]["content"].insert(0, {"type": "image"})
+    if name == "glm4v":  # whose template takes only what a user says as a list
+        talk = [each if each["role"] == "user" else {**each, "content": each["content"][0]["text"]} for each in talk]
     assert processor.apply_chat_template(talk, add_generation_prompt=True) == SAID[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("llava_next", "USER: <image>\n<image>\nIs   like  ? ASSISTANT:"),
+        ("llava_next, mistral", "[INST] <image>\n<image>\nIs  like ? [/INST]"),
+        ("llava_onevision", "<|im_start|>user <image><image>\nIs \n like \n?<|im_end|><|im_start|>assistant\n"),
+    ],
+)
+def test_images_come_before_the_text_whatever_is_said(name: str, said: str, folders: Callable[[str], Path]) -> None:
+    processor: Any = AutoProcessor.from_pretrained(folders(name))  # type: ignore[no-untyped-call]
+    content = [{"type": "text", "text": text} for text in ("Is ", " like ", "?")]
+    content[1:1], content[3:3] = [{"type": "image"}], [{"type": "image"}]
+    talk = [{"role": "user", "content": content}]
+    assert processor.apply_chat_template(talk, add_generation_prompt=True) == said
+
+
+def test_qwen3_5_thinks_unless_it_is_told_not_to(folders: Callable[[str], Path]) -> None:
+    processor: Any = AutoProcessor.from_pretrained(folders("qwen3_5"))  # type: ignore[no-untyped-call]
+    talk = [{"role": "user", "content": [{"type": "text", "text": " Sure?\n"}]}]
+    begun = "<|im_start|>user\nSure?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    assert processor.apply_chat_template(talk, add_generation_prompt=True) == begun
+    told = processor.apply_chat_template(talk, add_generation_prompt=True, enable_thinking=False)
+    assert told == f"{begun}\n</think>\n\n"
 
 
 @pytest.mark.parametrize("name", ALWAYS_IMAGES)

@@ -20,27 +20,32 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-PARTS = (
-    "{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>\n"
-    "{% elif part['type'] == 'video' %}<video>\n{% else %}{{ part['text'] }}{% endif %}{% endfor %}"
-)
+IMAGES = "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
+TEXTS = "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+"""Whatever their order, as in the published templates: images first."""
 VICUNA = (
-    "{% for message in messages %}{{ message['role'] | upper }}: "
-    + PARTS
-    + " {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'] | upper }}: {% endif %}"
+    + IMAGES
+    + TEXTS.replace("{% endfor %}", " {% endfor %}")
+    + "{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 MISTRAL = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}[INST] "
-    + PARTS
+    "{% for message in messages %}"
+    + "{% if message['role'] == 'system' %}<<SYS>>\n"
+    + TEXTS
+    + "{{ '\n<</SYS>>\n\n' }}{% elif message['role'] == 'user' %}[INST] "
+    + IMAGES
+    + TEXTS
     + " [/INST]{% else %} "
-    + PARTS
-    + "</s>{% endif %}{% endfor %}"
+    + TEXTS
+    + "</s> {% endif %}{% endfor %}"
 )
 CHAT_ML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }} "
-    "{% for part in message['content'] %}{% if part['type'] != 'text' %}<{{ part['type'] }}>{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}\n{{ part['text'] }}{% endif %}{% endfor %}"
-    "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    + IMAGES.replace("\n", "")
+    + "{% for part in message['content'] if part['type'] == 'video' %}<video>{% endfor %}"
+    + TEXTS.replace("{{ part", "{{ '\n' + part")
+    + "<|im_end|>{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 GRIDS = [[24, 48], [48, 24], [48, 48], [72, 24], [24, 72]]
 TOWER: dict[str, Any] = {
@@ -139,7 +144,7 @@ def save_onevision(folder: Path, layers: int = 4) -> Path:
         folder,
         words,
         vision_config=SiglipVisionConfig(**TOWER, vision_use_head=False),
-        text_config=text_config("qwen2", words, layers, spread=0.16),
+        text_config=text_config("qwen2", words, layers, spread=0.12),
         image_token_index=words.image_token_id,
         video_token_index=words.video_token_id,
         image_grid_pinpoints=grids,
