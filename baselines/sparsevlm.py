@@ -170,10 +170,30 @@ def _density_peaks(tokens: Tensor, candidates: Sequence[int], clusters: Sequence
     delta = distance.masked_fill(~denser, inf).amin(2)
     delta = torch.where(delta.isinf(), farthest, delta)
     peak = (delta * density).masked_fill(~real, -inf)
-    centres = peak.topk(max(clusters), dim=1).indices  # as in the authors' code, which leaves ties to it
+    centres = _centres(peak, candidates, clusters)
     to_centre = distance.gather(2, centres[:, None, :].expand(-1, len(slots), -1))
     centre_is_real = (slots[: max(clusters)] < wanted)[:, None, :]
     labels = to_centre.masked_fill(~centre_is_real, inf).argmin(2)
     own = torch.arange(max(clusters), device=device).expand_as(centres)
     labels = labels.scatter(1, centres, torch.where(centre_is_real[:, 0], own, labels.gather(1, centres)))
     return labels.masked_fill(~real, max(clusters))
+
+
+def _centres(peak: Tensor, candidates: Sequence[int], clusters: Sequence[int]) -> Tensor:
+    """The tokens with the highest `peak` (B, C), (B, max(clusters)); 0 where a sample has fewer clusters.
+
+    Of two clusters the centres often tie: each the other's nearest neighbour, and nothing denser. The authors' code
+    leaves their order to `topk`, which looks at all that it is given: so each sample gives it its own tokens alone.
+    """
+    import torch
+
+    from adaptinfer_eval.methods.seen import from_host
+
+    if len(set(candidates)) == 1:
+        return peak[:, : candidates[0]].topk(max(clusters), dim=1).indices
+    centres = torch.zeros(len(peak), max(clusters), dtype=torch.long, device=peak.device)
+    for count in set(candidates) - {0}:
+        alike = [sample for sample, own in enumerate(candidates) if own == count]
+        rows, wanted = from_host(torch.tensor(alike), peak.device), clusters[alike[0]]
+        centres[rows, :wanted] = peak[rows, :count].topk(wanted, dim=1).indices
+    return centres

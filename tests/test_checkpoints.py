@@ -25,6 +25,8 @@ from transformers import PROCESSOR_MAPPING, AutoModelForImageTextToText, AutoPro
 
 import adaptinfer_eval as ae
 from adaptinfer_eval import backbones
+from adaptinfer_eval.backbones.messages import Image as Shown
+from adaptinfer_eval.backbones.messages import Message
 
 SAVES: dict[str, Callable[..., Path]] = {
     **{family: row.save for family, row in FAMILIES.items()},
@@ -179,6 +181,23 @@ def test_qwen3_5_thinks_unless_it_is_told_not_to(folders: Callable[[str], Path])
     assert processor.apply_chat_template(talk, add_generation_prompt=True) == begun
     told = processor.apply_chat_template(talk, add_generation_prompt=True, enable_thinking=False)
     assert told == f"{begun}\n</think>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "said"),
+    [
+        ("glm4v", {}, SAID["glm4v"]),  # its template would write a list as Python does
+        ("qwen3_5", {}, SAID["qwen3_5"] + "\n</think>\n\n"),  # a task's limit would cut an answer off in thought
+        ("qwen3_5", {"thinking": "on"}, SAID["qwen3_5"]),
+    ],
+)
+def test_families_write_what_their_templates_need(
+    name: str, choices: dict[str, str], said: str, folders: Callable[[str], Path]
+) -> None:
+    processor: Any = AutoProcessor.from_pretrained(folders(name))  # type: ignore[no-untyped-call]
+    talk: list[Message] = [(role, [text]) for role, text in TALK]
+    talk[1][1].insert(0, Shown(None))
+    assert backbones.make_family(name, choices).conversation(talk, processor, lambda: "") == said
 
 
 @pytest.mark.parametrize("name", ALWAYS_IMAGES)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from adaptinfer_eval.backbones.messages import Message, checkpoint_template
 from adaptinfer_eval.backbones.qwen_vl import Grid
 
 
@@ -16,6 +18,10 @@ class Glm4V(Grid):
     title: ClassVar = "Glm4V"
     pretrained: ClassVar = "zai-org/GLM-4.1V-9B-Thinking"
     decoders: ClassVar = ("glm4v_text",)
+
+    def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
+        """Its template writes what a system or an assistant says as it is: a list would be written as Python's."""
+        return checkpoint_template(messages, processor, strings=("system", "assistant"))
 
     def sizes(self, processor: Any) -> list[tuple[Any, int]]:
         """A pixel counts for every frame of a step in time, of which an image fills all."""

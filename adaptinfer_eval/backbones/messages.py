@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,16 +26,19 @@ Message = tuple[str, list[Part]]
 """Role ("system", "user" or "assistant") and its text, images and videos in order."""
 
 
-def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:
-    """The chat template that the checkpoint's processor carries."""
+def checkpoint_template(
+    messages: Sequence[Message], processor: Any, strings: Collection[str] = (), **options: Any
+) -> str:
+    """The chat template that the checkpoint's processor carries.
+
+    `strings`: roles whose words it takes as one string alone. `options`: the template's own.
+    """
     conversation = [
-        {
-            "role": role,
-            "content": [
-                {"type": "text", "text": part} if isinstance(part, str) else {"type": type(part).__name__.lower()}
-                for part in content
-            ],
-        }
+        {"role": role, "content": "".join(map(str, content)) if role in strings else list(map(_part, content))}
         for role, content in messages
     ]
-    return str(processor.apply_chat_template(conversation, add_generation_prompt=True))
+    return str(processor.apply_chat_template(conversation, add_generation_prompt=True, **options))
+
+
+def _part(part: Part) -> dict[str, str]:
+    return {"type": "text", "text": part} if isinstance(part, str) else {"type": type(part).__name__.lower()}

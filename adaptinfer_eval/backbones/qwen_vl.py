@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.options import number, number_or_none
+from adaptinfer_eval.backbones.messages import Message, checkpoint_template
+from adaptinfer_eval.backbones.options import choice, number, number_or_none
 
 if TYPE_CHECKING:
     import torch
@@ -156,10 +157,18 @@ class Qwen3VL(Qwen2VL):
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen35(Qwen2VL):
-    """Qwen3.5: three of four layers carry a state instead of attending. Stages are after layers that attend."""
+    """Qwen3.5: three of four layers carry a state instead of attending. Stages are after layers that attend.
+
+    `thinking`: "on" lets it think before it answers, which takes thousands of tokens; a task's own limit cuts it off.
+    """
 
     model_type: ClassVar = "qwen3_5"
     title: ClassVar = "Qwen35"
     pretrained: ClassVar = "Qwen/Qwen3.5-9B"
     decoders: ClassVar = ("qwen3_5_text",)
     bounds_videos: ClassVar = True
+
+    thinking: str = choice("off", "on")
+
+    def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
+        return checkpoint_template(messages, processor, enable_thinking=self.thinking == "on")

@@ -59,9 +59,7 @@ TOWER: dict[str, Any] = {
 
 
 def text_config(decoder: str, words: Any, layers: int, spread: float = 0.3) -> dict[str, Any]:
-    """`spread`: of random weights. Where an image has hundreds of tokens, densities that SparseVLM clusters by are 0
-    for tokens as far apart as 0.3 sets them.
-    """
+    """`spread`: of random weights; the larger, the more of what layers compute is rounded off."""
     return {
         "model_type": decoder,
         "vocab_size": len(words),
@@ -113,7 +111,7 @@ def save_next(decoder: str, template: str, folder: Path, layers: int = 4) -> Pat
         folder,
         words,
         vision_config=CLIPVisionConfig(**TOWER),
-        text_config=text_config(decoder, words, layers, spread=0.2),
+        text_config=text_config(decoder, words, layers),
         image_token_index=words.image_token_id,
         image_grid_pinpoints=GRIDS,
         vision_feature_layer=-2,
@@ -144,7 +142,7 @@ def save_onevision(folder: Path, layers: int = 4) -> Path:
         folder,
         words,
         vision_config=SiglipVisionConfig(**TOWER, vision_use_head=False),
-        text_config=text_config("qwen2", words, layers, spread=0.12),
+        text_config=text_config("qwen2", words, layers),
         image_token_index=words.image_token_id,
         video_token_index=words.video_token_id,
         image_grid_pinpoints=grids,

@@ -39,7 +39,7 @@ def save(folder: Path, layers: int = 4) -> Path:
         folder,
         words,
         vision_config=PixtralVisionConfig(**{**TOWER, "image_size": 96, "head_dim": 16}, num_channels=3),
-        text_config={**text_config("mistral", words, layers, spread=0.16), "head_dim": 16, "sliding_window": None},
+        text_config={**text_config("mistral", words, layers), "head_dim": 16, "sliding_window": None},
         image_token_index=words.convert_tokens_to_ids("[IMG]"),
         spatial_merge_size=2,
         vision_feature_layer=-1,

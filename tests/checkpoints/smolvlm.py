@@ -66,7 +66,7 @@ def save(family: str, folder: Path, layers: int = 4) -> Path:
         folder,
         words,
         vision_config={**TOWER, "patch_size": 2},
-        text_config=text_config("llama", words, layers, spread=0.16),
+        text_config=text_config("llama", words, layers),
         scale_factor=2,
         image_token_id=words.image_token_id,
         pad_token_id=words.pad_token_id,
