@@ -6,16 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from checkpoints.words import trained
+from checkpoints.parts import TOWER, text_config, write
+from checkpoints.words import llama_words
 from lmms_eval.models import get_model
 from PIL import Image as Picture
 from transformers import (
     CLIPImageProcessor,
     CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
     LlavaProcessor,
 )
 
@@ -28,54 +25,28 @@ TEMPLATE = (
 
 def save_tiny_llava(folder: Path, layers: int = 4) -> Path:
     """Write the checkpoint to `folder`; 36 vision tokens per image of 24 × 24 pixels."""
-    tokenizer = trained(
-        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
-    image_processor = CLIPImageProcessor(
-        size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, do_center_crop=True
-    )
+    words = llama_words()
     LlavaProcessor(  # type: ignore[no-untyped-call]
-        image_processor=image_processor,
-        tokenizer=tokenizer,
+        image_processor=CLIPImageProcessor(
+            size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, do_center_crop=True
+        ),
+        tokenizer=words,
         patch_size=4,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         chat_template=TEMPLATE,
     ).save_pretrained(folder)
-    torch.manual_seed(0)
-    config = LlavaConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            image_size=24,
-            patch_size=4,
-        ),
-        text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=64,
-            intermediate_size=96,
-            num_hidden_layers=layers,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-            initializer_range=0.3,
-        ),
-        image_token_index=tokenizer.image_token_id,
+    return write(
+        "llava",
+        folder,
+        words,
+        vision_config=CLIPVisionConfig(**TOWER),
+        text_config={**text_config("llama", words, layers), "num_key_value_heads": 4},
+        image_token_index=words.image_token_id,
         image_seq_length=36,
         vision_feature_layer=-2,
         vision_feature_select_strategy="default",
     )
-    LlavaForConditionalGeneration(config).save_pretrained(folder)
-    return folder
 
 
 def load_wrapper(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from checkpoints.llava_next import TOWER, text_config, write
+from checkpoints.parts import TOWER, text_config, write
 from checkpoints.words import trained
 from transformers import Gemma3ImageProcessor, Gemma3Processor, SiglipVisionConfig
 

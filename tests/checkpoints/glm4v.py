@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from checkpoints.llava_next import text_config, write
+from checkpoints.parts import text_config, write
 from checkpoints.words import trained
 from transformers import Glm4vImageProcessor, Glm4vProcessor, Glm4vVideoProcessor
 

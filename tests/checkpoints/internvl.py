@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from checkpoints.llava_next import text_config, write
+from checkpoints.parts import text_config, write
 from checkpoints.words import trained
 from transformers import GotOcr2ImageProcessor, InternVLProcessor, InternVLVideoProcessor, InternVLVisionConfig
 

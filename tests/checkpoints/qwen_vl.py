@@ -6,11 +6,9 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import torch
+from checkpoints.parts import text_config, write
 from checkpoints.words import trained
 from transformers import (
-    AutoConfig,
-    AutoModelForImageTextToText,
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLProcessor,
@@ -96,22 +94,15 @@ def save(family: str, folder: Path, layers: int = 4) -> Path:
         video_processor=videos(size=pixels, **sizes),
         chat_template=template(family),
     ).save_pretrained(folder)
-    torch.manual_seed(0)
     begin, end, image, video = (words.convert_tokens_to_ids(mark) for mark in SPECIAL[3:])
     section = {"mrope_section": [4, 2, 2]} | ({"mrope_interleaved": True} if family in ("qwen3_vl", "qwen3_5") else {})
-    config = AutoConfig.for_model(
+    return write(
         family,
+        folder,
+        words,
         text_config={
-            "vocab_size": len(words),
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": layers,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            **text_config(f"{family}_text", words, layers),
             "head_dim": 16,
-            "eos_token_id": words.eos_token_id,
-            "pad_token_id": words.pad_token_id,
-            "initializer_range": 0.3,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, **section},
             **(LINEAR if family == "qwen3_5" else {}),
         },
@@ -130,11 +121,6 @@ def save(family: str, folder: Path, layers: int = 4) -> Path:
         vision_end_token_id=end,
         tie_word_embeddings=False,
     )
-    auto: Any = AutoModelForImageTextToText
-    model = auto.from_config(config)
-    model.generation_config.eos_token_id, model.generation_config.pad_token_id = words.eos_token_id, words.pad_token_id
-    model.save_pretrained(folder)
-    return folder
 
 
 save_qwen2_vl, save_qwen2_5_vl, save_qwen3_vl, save_qwen3_5 = (functools.partial(save, family) for family in PROCESSORS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from checkpoints.llava_next import text_config, write
+from checkpoints.parts import text_config, write
 from checkpoints.words import trained
 
 SPECIAL = ["<pad>", "<eos>", "<image>"]

@@ -6,7 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from checkpoints.llava_next import TOWER, text_config, write
+from checkpoints.parts import TOWER, text_config, write
 from checkpoints.words import trained
 from transformers import (
     Idefics3ImageProcessor,

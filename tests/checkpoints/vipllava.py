@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from checkpoints.llava_next import TOWER, text_config, write
-from checkpoints.words import trained
+from checkpoints.parts import TOWER, text_config, write
+from checkpoints.words import llama_words
 from transformers import CLIPImageProcessor, CLIPVisionConfig, LlavaProcessor
 
 TEMPLATE = (
@@ -18,14 +18,7 @@ TEMPLATE = (
 
 
 def save(folder: Path, layers: int = 4) -> Path:
-    words = trained(
-        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
-        bos_token="<s>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        pad_token="<pad>",
-        extra_special_tokens={"image_token": "<image>"},
-    )
+    words = llama_words()
     LlavaProcessor(  # type: ignore[no-untyped-call]
         image_processor=CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
         tokenizer=words,

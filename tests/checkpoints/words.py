@@ -31,3 +31,15 @@ def trained(special: list[str], **roles: Any) -> Any:
     return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=words, model_input_names=["input_ids", "attention_mask"], **roles
     )
+
+
+def llama_words() -> Any:
+    """With the special tokens of LLaVA's."""
+    return trained(
+        ["<unk>", "<s>", "</s>", "<pad>", "<image>"],
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+        extra_special_tokens={"image_token": "<image>"},
+    )
