@@ -70,7 +70,10 @@ class Selection:
 
     `index` (I, n) int64: tokens of the image, 0 … N - 1; N, N + 1, … are the rows `made` (I, m, D): merged tokens,
     class tokens, and what else is no token of the image.
+    `rows` (I, n, D): what goes in, one for each of `index`, where tokens of the image do not go in as they were (others
+    are merged into them); `made` is then left out.
     """
 
     index: Tensor
     made: Tensor | None = None
+    rows: Tensor | None = None
