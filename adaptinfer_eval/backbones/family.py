@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from adaptinfer_eval.backbones.anatomy import ONE_AXIS, THREE_AXES, Anatomy, clip_tower
+from adaptinfer_eval.backbones.anatomy import ONE_AXIS, THREE_AXES, Anatomy
 from adaptinfer_eval.backbones.messages import Message, checkpoint_template
+from adaptinfer_eval.backbones.towers import Tower, pair
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +53,8 @@ class Family(ABC):
     """See `Anatomy.follows`."""
     any_size: ClassVar[bool] = False
     """Whether images of other sizes have other numbers of vision tokens."""
+    unseen: ClassVar[str] = ""
+    """Why methods cannot look at its vision tower; empty where they can."""
     shapes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Models that are measured with random weights: name → what their config.json says."""
 
@@ -87,10 +90,10 @@ class Family(ABC):
         return (config.image_token_id,)
 
     @classmethod
-    def refuses(cls, before: bool, merges: bool) -> str:
-        """Why it cannot run a method that drops tokens `before` the decoder, or `merges` some; empty where it can."""
-        if before and (cls.any_size or cls.follows):
-            return "drops tokens before the decoder, image by image: use a method that prunes between layers"
+    def refuses(cls, looks: bool, merges: bool) -> str:
+        """Why it cannot run a method that `looks` at the vision tower, or `merges` tokens; empty where it can."""
+        if looks and cls.unseen:
+            return f"chooses by what the vision tower computes: {cls.unseen}"
         if merges and (cls.follows or set(cls.decoders) & {*THREE_AXES}):
             return "merges tokens, which have no place here: use a method or variant that only drops them"
         return ""
@@ -102,11 +105,11 @@ class Family(ABC):
         config, inner = model.config, model.model if hasattr(model, "lm_head") else model
         if self.follows and inner is model:
             raise ValueError(f"{type(model).__name__} does not make the masks that it needs: give the whole model")
-        merging = self.merging_layers(config)
         return Anatomy(
             text=self.decoder(inner),
             multimodal=inner,
-            tower=clip_tower(inner.vision_tower, merging, inner.multi_modal_projector) if merging else None,
+            tower=self.tower(inner),
+            unseen=self.unseen,
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
             in_rows=self.in_rows,
@@ -118,6 +121,10 @@ class Family(ABC):
     def decoder(self, multimodal: Any) -> Any:
         """The decoder stack of a model's multimodal part."""
         return multimodal.language_model
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """The vision tower of a model's multimodal part, where methods can look at it."""
+        return None
 
     @classmethod
     def of(cls, model: Any) -> Family:
@@ -205,9 +212,3 @@ def patches(vision: Any) -> int:
     """Patches of an image in a vision tower of one image size."""
     (height, width), (high, wide) = pair(vision.image_size), pair(vision.patch_size)
     return (height // high) * (width // wide)
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """Height and width, where configurations name one number for both."""
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    return int(height), int(width)

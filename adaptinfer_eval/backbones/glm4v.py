@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from adaptinfer_eval.backbones.messages import Message, checkpoint_template
 from adaptinfer_eval.backbones.qwen_vl import Grid
+from adaptinfer_eval.backbones.towers import Tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,11 @@ class Glm4V(Grid):
     def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
         """Its template writes what a system or an assistant says as it is: a list would be written as Python's."""
         return checkpoint_template(messages, processor, strings=("system", "assistant"))
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """Its merger is given tokens that a convolution has made of patches."""
+        tower = super().tower(multimodal)
+        return tower and replace(tower, shuffled=True)
 
     def sizes(self, processor: Any) -> list[tuple[Any, int]]:
         """A pixel counts for every frame of a step in time, of which an image fills all."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS
-from adaptinfer_eval.backbones.family import Family, Square, pair, patches
+from adaptinfer_eval.backbones.family import Family, Square, patches
 from adaptinfer_eval.backbones.messages import Message
 from adaptinfer_eval.backbones.options import choice
+from adaptinfer_eval.backbones.towers import MERGING_TOWERS, Tower, layers_of, pair, stacked
 
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
 """Vision towers → tokens of theirs that are no patch."""
@@ -111,15 +111,13 @@ class Llava(Family):
         return patches(vision) + CLASS_TOKENS[vision.model_type] - first
 
     def merging_layers(self, config: Any) -> int:
-        vision, read = config.vision_config, getattr(config, "vision_feature_layer", None)
-        if (
-            vision.model_type not in MERGING_TOWERS
-            or not isinstance(read, int)
-            or config.vision_feature_select_strategy != "default"
-        ):
+        if config.vision_config.model_type not in MERGING_TOWERS or config.vision_feature_select_strategy != "default":
             return 0
-        # hidden_states[0] is the embedding, hidden_states[i] the output of layer i - 1.
-        return read if read >= 0 else int(vision.num_hidden_layers) + 1 + read
+        return layers_read(config)
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        tokens = self.image_tokens(multimodal.config)
+        return read_tower(multimodal, merging=self.merging_layers(multimodal.config), image_tokens=tokens)
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -151,3 +149,24 @@ class Llava(Family):
         from adaptinfer_eval.backbones.vicuna import marked
 
         return text if self.conv == "hf" else marked(text, processor.image_token, processor.tokenizer)
+
+
+def read_tower(multimodal: Any, **more: Any) -> Tower | None:
+    """A tower of which a projector reads the patches of one layer; None where it reads others, or several layers."""
+    config, model = multimodal.config, multimodal.vision_tower
+    classes, read = CLASS_TOKENS[config.vision_config.model_type], layers_read(config)
+    if not read or classes != (config.vision_feature_select_strategy == "default"):
+        return None
+    more |= {"class_tokens": classes}
+    if config.vision_config.model_type == "internvl_vision":
+        more |= {"attention": "attention"}
+    return stacked(model, layers_of(model), read - 1, multimodal.multi_modal_projector, **more)
+
+
+def layers_read(config: Any) -> int:
+    """Layers of the vision tower up to the one whose output is read; 0 where several are."""
+    read = getattr(config, "vision_feature_layer", None)
+    if not isinstance(read, int):
+        return 0
+    # hidden_states[0] is the embedding, hidden_states[i] the output of layer i - 1.
+    return read if read >= 0 else int(config.vision_config.num_hidden_layers) + 1 + read

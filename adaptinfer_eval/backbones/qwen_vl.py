@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.messages import Message, checkpoint_template
 from adaptinfer_eval.backbones.options import choice, number, number_or_none
+from adaptinfer_eval.backbones.towers import Grid as Patches
+from adaptinfer_eval.backbones.towers import Tower
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +50,27 @@ class Grid(Family):
 
     def image_tokens(self, config: Any) -> int:
         return _SIDE**2
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """Images lie one behind the other, and a token's patches, too."""
+        visual, layers = multimodal.visual, list(multimodal.visual.blocks)
+        return Tower(
+            visual,
+            layers,
+            len(layers) - 1,
+            visual.merger,
+            _grids,
+            order=self.order(visual),
+            attention="attn",
+            arguments=("hidden_states", "grid_thw"),
+            packed=True,
+            side=visual.spatial_merge_size,
+            in_blocks=True,
+        )
+
+    def order(self, visual: Any) -> Callable[[Mapping[str, Any]], Tensor | None]:
+        """See `Tower.order`."""
+        return lambda _: None
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         processor = super().load_processor(pretrained, revision, config)
@@ -143,6 +166,26 @@ class Qwen25VL(Qwen2VL):
         },
     }
 
+    def order(self, visual: Any) -> Callable[[Mapping[str, Any]], Tensor | None]:
+        """Most of its layers attend within windows, by which its tokens are sorted."""
+
+        def by_windows(named: Mapping[str, Any]) -> Tensor | None:
+            import torch
+
+            grids, unit = named["grid_thw"], visual.spatial_merge_size**2
+            if hasattr(visual, "get_window_index"):  # older releases
+                tokens, _ = visual.get_window_index(grids)
+            else:
+                from transformers.vision_utils import get_vision_window_index
+
+                tokens, _ = get_vision_window_index(
+                    grids, visual.spatial_merge_size, visual.window_size, visual.patch_size
+                )
+            patches: Tensor = tokens[:, None] * unit + torch.arange(unit, device=tokens.device)
+            return patches.flatten().to(named["hidden_states"].device)
+
+        return by_windows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3VL(Qwen2VL):
@@ -172,3 +215,8 @@ class Qwen35(Qwen2VL):
 
     def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
         return checkpoint_template(messages, processor, enable_thinking=self.thinking == "on")
+
+def _grids(named: Mapping[str, Any]) -> list[Patches]:
+    """Of images, and of videos with their frames in front."""
+    grids: list[list[int]] = named["grid_thw"].tolist()
+    return [tuple(grid) if grid[0] > 1 else (grid[1], grid[2]) for grid in grids]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
 
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.methods.schedule import Count, Per, check_budget, check_counting, is_share, tokens_of
+from adaptinfer_eval.methods.tower import Images, Look, Selection
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,13 +21,15 @@ class ImageMethod(Method):
     `per` "prompt": the images of a prompt share them equally; what is left over goes to the first, one token each.
     A budget below 1 is the share of its own vision tokens that every image keeps, rounded (half a token up), and one at
     least: `budget=0.25` is a share, 25 a number of tokens.
-    A subclass says which tokens of the image go on and, if it works inside the vision tower, what happens there.
+    A subclass says which tokens of the image go on, or, if it works inside the vision tower, what happens there.
     """
 
     budget: float
     count: Count = "leaving"
     per: Per = "image"
 
+    makes: ClassVar[bool] = False
+    """Whether it puts in tokens of its own, beside those of the image."""
     in_tower: ClassVar[bool] = False
     """Whether tokens are merged inside the vision tower (`tower_schedule`, `assign`)."""
 
@@ -41,9 +43,21 @@ class ImageMethod(Method):
                 raise ValueError(f"budget={self.budget!r}: {self.name} takes {wanted}")
             object.__setattr__(self, "budget", int(self.budget))  # 2.0 is 2
 
-    @abstractmethod
-    def select(self, image_tokens: int) -> Sequence[int]:
-        """Indices of the tokens of an image of `image_tokens` tokens that go on, increasing."""
+    @property
+    def counts_itself(self) -> bool:
+        """Whether the number of tokens depends on the image: `select` is called image by image, its count 0."""
+        return False
+
+    def look(self, read: int, depth: int) -> Look:
+        """What it asks to see of a tower of `depth` layers; the projector gets the output of layer `read`."""
+        return Look(hidden=False)
+
+    def select(self, images: Images, count: int) -> Selection:
+        """What of these images goes into the decoder, `count` rows each."""
+        raise TypeError(f"{self.name} chooses tokens of images, but has no select()")
+
+    def check(self, image_tokens: int, budget: int) -> None:
+        """ValueError where it cannot choose `budget` tokens of an image of `image_tokens`."""
 
     def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
         """Tokens to merge in each of the tower's layers up to the one that is read."""
@@ -98,7 +112,7 @@ class ImageMethod(Method):
         for budget in set(budgets):
             if budget > image_tokens:
                 raise ValueError(f"budget={self.budget}: the image has only {image_tokens} vision tokens: use vanilla")
-            self.for_image(budget).select(image_tokens)  # refuses images that it cannot choose from
+            self.check(image_tokens, budget)
         return [sum(budgets)] * num_layers
 
     def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
