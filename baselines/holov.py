@@ -76,10 +76,11 @@ def _scores(attention: Tensor, features: Tensor, inside: Tensor) -> Tensor:
     """Mean score of the tokens of each crop, (I, crops); `attention` (I, crops, places), `features` (…, places, D)."""
     import torch
 
+    from adaptinfer_eval.methods.seen import cosines
+
     sizes, others = inside.sum(1), (inside.sum(1, keepdim=True) - 1).clamp(min=1)
-    unit = features / (features.norm(dim=-1, keepdim=True) + 1e-6)
     both = inside[:, None] & inside[..., None]
-    cosine = (unit @ unit.transpose(2, 3)).masked_fill(~both, 0)
+    cosine = cosines(features).masked_fill(~both, 0)
     cosine.diagonal(dim1=2, dim2=3).zero_()
     mean = cosine.sum(3, keepdim=True) / others[..., None]
     variance = (cosine - mean).square().masked_fill(~both, 0).sum(3) / others

@@ -60,18 +60,24 @@ class PruMerge(ImageMethod):
         return self.budget is None
 
     def image_budget(self, image_tokens: int) -> int:
+        return image_tokens if self.budget is None else super().image_budget(image_tokens)  # as many, or fewer
+
+    def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
         if self.budget is None:
             raise ValueError("budget=None: how many tokens PruMerge keeps depends on the image: measured, not planned")
-        return super().image_budget(image_tokens)
+        return super().entering(num_layers, vision_tokens, images)
+
+    def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
+        return "before:adaptive" if self.budget is None else super().describe(num_layers, vision_tokens, images)
 
     def look(self, read: int, depth: int) -> Look:
         return Look(keys=[depth - 1], queries=[depth - 1])
 
     def select(self, images: Images, count: int | None) -> Selection:
         import torch
-        from torch.nn import functional as F
+        from torch.nn.functional import pad
 
-        from adaptinfer_eval.methods.seen import gather_tokens, highest
+        from adaptinfer_eval.methods.seen import cosines, gather_tokens, highest
 
         tokens, hidden = images.tokens, images.hidden
         if not images.queries:
@@ -80,23 +86,23 @@ class PruMerge(ImageMethod):
             )
         (queries,), (keys,) = images.queries.values(), images.keys.values()
         keys = keys.flatten(2)
-        match = keys @ queries.flatten(1)[..., None] * keys.shape[2] ** -0.5
-        attention = match[..., 0].softmax(1)[:, -tokens:]
+        match = (keys * queries.flatten(1)[:, None]).sum(2)  # a product of matrices rounds otherwise in a batch
+        attention = (match * keys.shape[2] ** -0.5).softmax(1)[:, -tokens:]
         if self.budget is None:
             kept = self._outstanding(attention)
         else:
             assert count is not None
             kept = highest(attention, count - 1)
 
-        unit = F.normalize(keys[:, -tokens:], dim=-1)
-        similarity = gather_tokens(unit, kept) @ unit.transpose(1, 2)
+        keys = keys[:, -tokens:]
+        similarity = cosines(gather_tokens(keys, kept), keys)
         similarity.scatter_(2, kept[..., None], -inf)  # no token is its own neighbour
         nearest = similarity.argsort(dim=2, descending=True, stable=True)[..., : min(_NEIGHBOURS, tokens - 1)]
         dropped = torch.ones_like(attention).scatter_(1, kept, 0)
         added = torch.cat([torch.zeros_like(similarity).scatter_(2, nearest, 1), dropped[:, None]], 1)
         rows = added @ (attention[..., None] * hidden)
         rows[:, :-1] += gather_tokens(hidden, kept)
-        return Selection(F.pad(kept, (0, 1), value=tokens), rows=images.project(rows))
+        return Selection(pad(kept, (0, 1), value=tokens), rows=images.project(rows))
 
     def _outstanding(self, attention: Tensor) -> Tensor:
         """Tokens of one image, (1, n), that stand out by their attention (1, N), and with "plus" those between them."""

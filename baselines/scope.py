@@ -30,10 +30,9 @@ class Scope(ImageMethod):
         return Look(attention=[read])
 
     def select(self, images: Images, count: int) -> Selection:
-        from torch.nn import functional as F
-
         from adaptinfer_eval.methods.cover import cover
+        from adaptinfer_eval.methods.seen import cosines
 
         (attention,) = images.attention.values()
-        unit = F.normalize(images.hidden, dim=-1)
-        return Selection(cover(unit @ unit.transpose(1, 2), count, attention.sum(1)).sort(1).values)
+        chosen = cover(cosines(images.hidden), count, attention.sum(1))
+        return Selection(chosen.sort(1).values)

@@ -59,14 +59,13 @@ class VisionZip(ImageMethod):
 
 def _merge(hidden: Tensor, keys: Tensor, count: int) -> Tensor:
     """The contextual tokens, (I, count, C), of tokens `hidden` (I, n, C) with `keys` (I, n, head size)."""
-    from torch.nn import functional as F
+    from adaptinfer_eval.methods.seen import cosines
 
     if not count:
         return hidden[:, :0]
     step = max(hidden.shape[1] // count, 1)
     targets = slice(0, step * count, step)
-    unit = F.normalize(keys, dim=-1)
-    similarity = unit @ unit[:, targets].transpose(1, 2)
+    similarity = cosines(keys, keys[:, targets])
     joins = similarity.new_zeros(similarity.shape).scatter_(2, similarity.argmax(2, keepdim=True), 1)
     joins[:, targets] = 0
     joined = joins.sum(1)[..., None].clamp(min=1)

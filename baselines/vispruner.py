@@ -46,30 +46,26 @@ class VisPruner(ImageMethod):
 
     def select(self, images: Images, count: int) -> Selection:
         import torch
-        from torch.nn import functional as F
 
-        from adaptinfer_eval.methods.seen import highest
+        from adaptinfer_eval.methods.seen import cosines, highest
 
         (attention,) = images.attention.values()
-        important, others = highest(attention.mean(1), images.tokens).tensor_split(
-            [int(count * self.important_ratio)], 1
-        )
-        if diverse := count - important.shape[1]:
-            unit = F.normalize(images.hidden, dim=-1)
-            chosen = torch.cat([important, _unlike(unit @ unit.transpose(1, 2), others, diverse)], 1)
-        else:
-            chosen = important
-        return Selection(chosen.sort(1).values)
+        number = int(count * self.important_ratio)
+        important, others = highest(attention.mean(1), images.tokens).tensor_split([number], 1)
+        diverse = _unlike(cosines(images.hidden), others, count - number)
+        return Selection(torch.cat([important, diverse], 1).sort(1).values)
 
 
 def _unlike(similarity: Tensor, tokens: Tensor, count: int) -> Tensor:
-    """`count` of `tokens` (I, n) that are little alike, by `similarity` (I, N, N) of all."""
+    """`count` of `tokens` (I, n) that are little alike, by the `similarity` (I, N, N) of all."""
     import torch
 
+    if not count:
+        return tokens[:, :0]
     image = torch.arange(len(tokens), device=tokens.device)[:, None, None]
     while (excess := tokens.shape[1] - count) > 0:
         first, second = tokens[:, ::2], tokens[:, 1::2]
-        most = similarity[image, first[:, :, None], second[:, None]].amax(2)
-        order = most.argsort(dim=1, descending=True, stable=True)[:, min(_PER_ROUND, excess) :]
-        tokens = torch.cat([first.gather(1, order), second], 1)
+        nearest = similarity[image, first[:, :, None], second[:, None]].amax(2)
+        order = nearest.argsort(dim=1, descending=True, stable=True)
+        tokens = torch.cat([first.gather(1, order[:, min(_PER_ROUND, excess) :]), second], 1)
     return tokens
