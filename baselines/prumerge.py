@@ -34,8 +34,8 @@ class PruMerge(ImageMethod):
 
     Attention is that of the class token in the tower's last layer, all heads as one; the features are those that are
     read, in LLaVA a layer before. To each token kept, its 32 nearest by the last layer's keys, kept or dropped, are
-    added, each times its attention; the last row is such a sum of all that are dropped. The paper's means are weighted;
-    the authors' code does not divide by the weights.
+    added, each times its attention; the last row is such a sum of all that are dropped. No sum is divided by its
+    weights: in the authors' code that line is commented out.
     """
 
     budget: float | None  # type: ignore[assignment]
@@ -80,10 +80,6 @@ class PruMerge(ImageMethod):
         from adaptinfer_eval.methods.seen import cosines, gather_tokens, highest
 
         tokens, hidden = images.tokens, images.hidden
-        if not images.queries:
-            raise ValueError(
-                "PruMerge goes by the class token's attention, and this vision tower has none: use divprune"
-            )
         (queries,), (keys,) = images.queries.values(), images.keys.values()
         keys = keys.flatten(2)
         match = (keys * queries.flatten(1)[:, None]).sum(2)  # a product of matrices rounds otherwise in a batch

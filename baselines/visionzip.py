@@ -44,9 +44,8 @@ class VisionZip(ImageMethod):
         (attention,), (keys,) = images.attention.values(), images.keys.values()
         is_dominant = torch.zeros(hidden.shape[:2], dtype=torch.uint8, device=hidden.device)
         is_dominant.scatter_(1, highest(attention.sum(1), dominant), 1)
-        others, chosen = is_dominant.argsort(dim=1, stable=True).tensor_split(
-            [tokens - dominant], 1
-        )  # each in raster order
+        in_order = is_dominant.argsort(dim=1, stable=True)  # the others, then the dominant, each in raster order
+        others, chosen = in_order.tensor_split([tokens - dominant], 1)
 
         own_keys = keys[:, -tokens:].mean(2)
         made = _merge(gather_tokens(hidden, others), gather_tokens(own_keys, others), contextual)
@@ -59,6 +58,8 @@ class VisionZip(ImageMethod):
 
 def _merge(hidden: Tensor, keys: Tensor, count: int) -> Tensor:
     """The contextual tokens, (I, count, C), of tokens `hidden` (I, n, C) with `keys` (I, n, head size)."""
+    import torch
+
     from adaptinfer_eval.methods.seen import cosines
 
     if not count:
@@ -66,7 +67,7 @@ def _merge(hidden: Tensor, keys: Tensor, count: int) -> Tensor:
     step = max(hidden.shape[1] // count, 1)
     targets = slice(0, step * count, step)
     similarity = cosines(keys, keys[:, targets])
-    joins = similarity.new_zeros(similarity.shape).scatter_(2, similarity.argmax(2, keepdim=True), 1)
+    joins = torch.zeros_like(similarity).scatter_(2, similarity.argmax(2, keepdim=True), 1)
     joins[:, targets] = 0
     joined = joins.sum(1)[..., None].clamp(min=1)
     return hidden[:, targets] + joins.transpose(1, 2) @ hidden / joined
