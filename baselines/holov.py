@@ -27,8 +27,8 @@ class HoloV(ImageMethod):
     is 16, 8 and 5 crops for 64, 128 and 192 of 576 tokens. An image of fewer tokens has that many crops.
 
     A token's score is its attention from the class token (mean over heads, layer that is read) plus 0.09 times the
-    variance of its cosines with the crop's other tokens, brought to the same mean as the attention. So similarity has no
-    say in it, as the formula stands: the mean score of a crop is 1.09 times its mean attention, whatever the features.
+    variance of its cosines with the crop's other tokens, brought to the same mean as the attention. So similarity has
+    no say, as the formula stands: the mean score of a crop is 1.09 times its mean attention, whatever the features are.
     A crop is no window of the image but a run of tokens in raster order, 36 of 576. Tokens go in crop by crop, each in
     descending attention. A share larger than its crop is not passed on: rows of zeros stand for it, after all tokens.
     """
