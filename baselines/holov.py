@@ -41,7 +41,7 @@ class HoloV(ImageMethod):
             raise ValueError(f"crops={self.crops}: an image has at least one crop")
 
     def look(self, read: int, depth: int) -> Look:
-        return Look(attention=[read])
+        return Look(hidden=False, attention=[read])
 
     def select(self, images: Images, count: int) -> Selection:
         import torch

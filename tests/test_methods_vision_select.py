@@ -91,6 +91,8 @@ def select(method: Any, images: Images, count: int) -> Selection:
     look = method.look(READ, DEPTH)
     asked = replace(
         images,
+        hidden=images.hidden if look.hidden else images.hidden[..., :0],
+        cls=images.cls if look.hidden else None,
         attention={layer: images.attention[layer] for layer in look.attention},
         keys={layer: images.keys[layer] for layer in look.keys},
         queries={layer: images.queries[layer] for layer in look.queries},
