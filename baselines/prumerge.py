@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.method import Method
@@ -40,6 +40,8 @@ class PruMerge(ImageMethod):
 
     budget: float | None  # type: ignore[assignment]
     variant: Literal["plain", "plus"] = "plain"
+
+    makes: ClassVar = True
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:

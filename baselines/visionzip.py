@@ -6,7 +6,7 @@ Yang et al., "VisionZip: Longer is Better but Not Necessary in Vision Language M
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -29,6 +29,8 @@ class VisionZip(ImageMethod):
 
     Where a tower has no class token to give, all dominant tokens are the image's, rated by the mean attention on them.
     """
+
+    makes: ClassVar = True
 
     def look(self, read: int, depth: int) -> Look:
         return Look(attention=[read], keys=[read])
