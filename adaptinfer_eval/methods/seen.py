@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Rotary = tuple[Tensor, Tensor]
 """cos and sin, each (B or 1, tokens, head size)."""
@@ -64,6 +65,17 @@ class Attention:
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """`tokens` (B or 1, n, D) at `index` (B, m) → (B, m, D)."""
     return tokens.expand(len(index), -1, -1).gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+
+
+def cosines(tokens: Tensor, others: Tensor | None = None) -> Tensor:
+    """Cosine of each of `tokens` (…, n, D) with each of `others` (…, m, D), of all two of them if left out: (…, n, m).
+
+    Summed in double precision: in single, products of matrices round differently in a batch than alone, and choices
+    that are close come out differently.
+    """
+    unit = F.normalize(tokens.double(), dim=-1)
+    other = unit if others is None else F.normalize(others.double(), dim=-1)
+    return (unit @ other.transpose(-2, -1)).float()
 
 
 def highest(scores: Tensor, count: int) -> Tensor:

@@ -142,7 +142,8 @@ def _attach_decoder(
     fewest = _fewest_images(method, image_tokens)
     num_layers = len(text.layers)
     layers = images = None
-    if image_tokens:
+    counts_itself = isinstance(method, ImageMethod) and method.counts_itself
+    if image_tokens and not counts_itself:
         method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
     if isinstance(method, LayerMethod):
         usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
