@@ -42,6 +42,8 @@ class Images:
     not scaled; the class token's first, where there is one. `queries[layer]` (I, heads, head size): the class token's.
     `text` (I, T, D), `text_mask` (I, T): embeddings of the prompt's text after the image, False on padding.
     `questions`: of each image's prompt.
+    `embed`: texts, each tokenized by itself and without special tokens, as the decoder's input embeddings, (tokens, D);
+    None where nobody said how texts become tokens.
     `project`: rows such as those of `hidden`, (I, n, C), through the projector: (I, n, D).
     """
 
@@ -57,6 +59,7 @@ class Images:
     text: Tensor | None = None
     text_mask: Tensor | None = None
     questions: Sequence[str] = ()
+    embed: Callable[[Sequence[str]], Tensor] | None = None
 
     @property
     def tokens(self) -> int:
