@@ -80,3 +80,11 @@ class Selection:
     index: Tensor
     made: Tensor | None = None
     rows: Tensor | None = None
+
+
+def video_grid(images: Images, method: str) -> tuple[int, int, int]:
+    """Frames, rows and columns of videos; ValueError of still images. `method`: its name, for that error."""
+    if images.grid is None or len(images.grid) != 3:
+        raise ValueError(f"{method} compares the frames of a video, and was given a still image: use it for videos")
+    frames, rows, columns = images.grid
+    return frames, rows, columns
