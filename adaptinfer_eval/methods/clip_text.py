@@ -7,7 +7,7 @@ come from a CLIP checkpoint beside the model.
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -73,12 +73,15 @@ def clip_text(checkpoint: str, device: torch.device) -> ClipText:
     import torch
     from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
+    class WithoutVisionLayers(CLIPModel):  # type: ignore[no-untyped-call]  # the model has run them
+        _keys_to_ignore_on_load_unexpected: ClassVar = [r"vision_model\.encoder\.layers"]
+
     try:
         config: Any = AutoConfig.from_pretrained(checkpoint)
         if config.model_type != "clip":
             raise ValueError(f"it is a checkpoint of {config.model_type}")
-        config.vision_config.num_hidden_layers = 0  # the model has run them
-        loaded: Any = CLIPModel.from_pretrained(
+        config.vision_config.num_hidden_layers = 0
+        loaded: Any = WithoutVisionLayers.from_pretrained(
             checkpoint, config=config, dtype=torch.float32, output_loading_info=True
         )
         model, found = loaded
