@@ -95,3 +95,21 @@ def vidcom2(images: Images, count: int) -> list[int]:
         own = range(frame * tokens, (frame + 1) * tokens)
         kept += sorted(own, key=lambda token: of_video[token] + of_frame[token])[:number]
     return sorted(kept)
+
+
+def vscan(images: Images, count: int) -> tuple[list[int], Tensor]:
+    """What goes in, and its rows (count, D); of grids of whole windows."""
+    rows, columns = images.grid or ()
+    shallow, deep = (images.attention[layer][0].double().mean(0).tolist() for layer in (5, 22))
+    kept: list[int] = []
+    windows = [(down, across) for down in range(0, rows, 6) for across in range(0, columns, 6)]
+    for down, across in windows:
+        own = [row * columns + column for row in range(down, down + 6) for column in range(across, across + 6)]
+        kept += sorted(own, key=lambda token: -shallow[token])[: count // 2 // len(windows)]
+    others = [token for token in range(images.tokens) if token not in kept]
+    kept = sorted(kept + sorted(others, key=lambda token: -deep[token])[: count - len(kept)])
+    tokens = images.projected[0].double()
+    merged = {token: [tokens[token]] for token in kept}
+    for token in set(range(images.tokens)) - set(kept):
+        merged[max(kept, key=lambda other: cosine(tokens[token], tokens[other]))].append(tokens[token])
+    return kept, torch.stack([torch.stack(merged[token]).mean(0) for token in kept])

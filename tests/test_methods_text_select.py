@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from golden_data import GOLDEN, index, tensors
-from selection_oracles import WORDS, evs, hiprune, mmtok, vidcom2
+from selection_oracles import WORDS, evs, hiprune, mmtok, vidcom2, vscan
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional as F
@@ -99,6 +99,7 @@ def random_images(seed: int = 0, grid: tuple[int, ...] = (5, 6), images: int = 3
         cls=None,
         grid=grid,
         project=lambda rows: rows @ weight.T,
+        attention={layer: torch.rand(images, 4, tokens, generator=draw) for layer in (5, 22)},
         received={layer: torch.rand(images, 4, tokens, generator=draw) for layer in (8, 22)},
         questions=list(WORDS)[:images],
         embed=embed,
@@ -113,6 +114,7 @@ def only(images: Images, number: int) -> Images:
         projected=images.projected[at],
         hidden=images.hidden[at],
         cls=None if images.cls is None else images.cls[at],
+        attention={layer: rows[at] for layer, rows in images.attention.items()},
         received={layer: rows[at] for layer, rows in images.received.items()},
         questions=images.questions[at],
     )
@@ -263,6 +265,57 @@ def test_hiprune_looks_at_the_authors_layers() -> None:
     assert get_method("hiprune")(budget=8, object_layer=3).look(22, 24).received == (3, 22)
     with pytest.raises(ValueError, match="object_layer=23: the model reads layer 22"):
         get_method("hiprune")(budget=8, object_layer=23).look(22, 24)
+
+
+# VScan ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [9, 16, 48, 144])
+def test_vscan_merges_into_what_it_sees_in_windows_and_in_the_whole(count: int) -> None:
+    images = random_images(0, (12, 12))
+    encoding = get_method("vscan")(schedule=f"before:{count},15:3").before(32)
+    selection = encoding.select(images, count)
+    for number in range(3):
+        alone = encoding.select(only(images, number), count)
+        kept, rows = vscan(only(images, number), count)
+        assert selection.index[number].tolist() == alone.index[0].tolist() == kept
+        torch.testing.assert_close(selection.rows[number], rows.float())
+        torch.testing.assert_close(selection.rows[number], alone.rows[0])
+
+
+def test_vscan_takes_grids_of_broken_windows() -> None:
+    images = random_images(0, (7, 9))  # four windows, three of them smaller
+    encoding = get_method("vscan")(budget=64).before(32)
+    for count in (1, 20, 40, 63):
+        index = encoding.select(images, count).index.tolist()
+        assert all(row == sorted(set(row)) and len(row) == count for row in index)
+    assert {60, 61, 62} <= set(encoding.select(images, 40).index[0].tolist())  # the last window, of three tokens
+
+
+def test_vscans_two_places_have_one_budget() -> None:
+    method = get_method("vscan")
+    for budget in (192, 128, 64, 33, 1):
+        for count in ("entering", "leaving"):
+            for layers in (32, 40, 28, 27):
+                counts = method(budget=budget, count=count).entering(layers, 576)
+                leaving = [*counts[1:], counts[-1]]
+                mean = sum(counts if count == "entering" else leaving) / layers
+                assert abs(mean - budget) <= 1, (budget, count, layers)
+    assert method(budget=64).describe(32, 576) == "before:96,15:32"
+    assert method(budget=64).entering(32, 576) == [96] * 16 + [32] * 16
+    assert method(budget=64).describe(32, 1152, images=2) == "before:192,15:64"
+    assert method(budget=0.25).describe(32, 576) == "before:216,15:72"
+    assert method(schedule="15:192").describe(32, 576) == "15:192"
+    assert method(schedule=" before:96, 15:32").schedule == "before:96,15:32"
+    for options, why in (
+        ({"budget": 0.7}, "budget=0.7: VScan lets 1.05 times as many tokens in as there are"),
+        ({"budget": 400}, "VScan lets 600 tokens of an image in, which has only 576: choose a smaller budget"),
+        ({}, "needs either budget=64 or schedule="),
+        ({"schedule": "before:96,15:32", "count": "leaving"}, "count= goes with budget="),
+        ({"schedule": "before:many,15:32"}, "many"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            method(**options).entering(32, 576)
 
 
 BATCHES = [("mmtok", (5, 6)), ("hiprune", (5, 6)), ("evs", VIDEO), ("vidcom2", VIDEO), ("cdpruner", ()), ("trim", ())]

@@ -7,7 +7,7 @@ come from a CLIP checkpoint beside the model.
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ def clip_text(checkpoint: str, device: torch.device) -> ClipText:
     from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
     class WithoutVisionLayers(CLIPModel):  # type: ignore[no-untyped-call]  # the model has run them
-        _keys_to_ignore_on_load_unexpected: ClassVar = [r"vision_model\.encoder\.layers"]
+        _keys_to_ignore_on_load_unexpected = [r"vision_model\.encoder\.layers"]  # noqa: RUF012  (not ours)
 
     try:
         config: Any = AutoConfig.from_pretrained(checkpoint)
