@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from adaptinfer_eval.methods.method import Method, available_methods, get_method
     from adaptinfer_eval.methods.schedule import Schedule, Stage
     from adaptinfer_eval.methods.seen import Attention, Embeddings
+    from adaptinfer_eval.methods.tower import Images, Look, Selection
     from adaptinfer_eval.pruning import pruned
     from adaptinfer_eval.pruning.prefix import SharedPrefix
     from adaptinfer_eval.pruning.trace import Trace
@@ -24,9 +25,12 @@ __all__ = [
     "Audit",
     "Embeddings",
     "ImageMethod",
+    "Images",
     "LayerMethod",
+    "Look",
     "Method",
     "Schedule",
+    "Selection",
     "SharedPrefix",
     "Stage",
     "Trace",
@@ -42,6 +46,7 @@ _MODULES = {
     "methods.method": ("Method", "available_methods", "get_method"),
     "methods.schedule": ("Schedule", "Stage"),
     "methods.seen": ("Attention", "Embeddings"),
+    "methods.tower": ("Images", "Look", "Selection"),
     "pruning": ("pruned",),
     "pruning.prefix": ("SharedPrefix",),
     "pruning.trace": ("Trace",),

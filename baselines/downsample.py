@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 from adaptinfer_eval.methods.image import ImageMethod
+from adaptinfer_eval.methods.tower import Images, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
 class Downsample(ImageMethod):
     """Uniform spatial down-sampling before the language model: `budget` tokens per image, for every layer.
 
-    The image's square grid is crossed by about √budget evenly spaced rows, each with its share of evenly spaced
-    columns: 64 of 24 × 24 is every third token in both directions.
+    The image's grid is crossed by evenly spaced rows, about as far apart as its columns, each with its share of evenly
+    spaced columns: 64 of 24 × 24 is every third token in both directions. Frames of a video are one below the other.
     """
 
-    def select(self, image_tokens: int) -> Sequence[int]:
-        side = round(image_tokens**0.5)
-        if side * side != image_tokens:
-            raise ValueError(f"{image_tokens} tokens are no square grid: down-sampling needs a square image")
-        budget = self.image_budget(image_tokens)
-        rows = min(round(budget**0.5), side)
-        chosen: list[int] = []
-        for row, line in enumerate(_spread(rows, side)):
-            columns = (row + 1) * budget // rows - row * budget // rows
-            chosen += [line * side + column for column in _spread(columns, side)]
-        return chosen
+    def select(self, images: Images, count: int) -> Selection:
+        from adaptinfer_eval.methods.seen import per_sample
+
+        if images.grid is None:
+            raise ValueError(f"{images.tokens} tokens are no grid: down-sampling needs rows and columns of tokens")
+        chosen = per_sample(uniform(prod(images.grid[:-1]), images.grid[-1], count), images.projected.device)
+        return Selection(chosen.T.expand(len(images.projected), -1))
+
+
+def uniform(height: int, width: int, count: int) -> list[int]:
+    """`count` places of a grid, evenly spaced in both directions."""
+    rows = min(max(round((count * height / width) ** 0.5), -(-count // width)), height)
+    chosen: list[int] = []
+    for row, line in enumerate(_spread(rows, height)):
+        columns = (row + 1) * count // rows - row * count // rows
+        chosen += [line * width + column for column in _spread(columns, width)]
+    return chosen
 
 
 def _spread(count: int, length: int) -> list[int]:

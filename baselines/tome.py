@@ -32,9 +32,6 @@ class ToMe(ImageMethod):
     def weighs_keys(self) -> bool:
         return self.proportional
 
-    def select(self, image_tokens: int) -> Sequence[int]:
-        return range(self.image_budget(image_tokens))
-
     def tower_schedule(self, num_layers: int, image_tokens: int) -> Sequence[int]:
         """Merges per layer, 512 = 6 × 23 + 17 × 22; ValueError when `num_layers` layers cannot merge that many."""
         budget = self.image_budget(image_tokens)

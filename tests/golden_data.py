@@ -15,6 +15,8 @@ from transformers import (
     CLIPVisionModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     Qwen2VLTextConfig,
     Qwen2VLTextModel,
 )
@@ -96,3 +98,44 @@ def options(case: str) -> tuple[str, dict[str, Any]]:
             "priority_heads": facts["num_priority_heads"],
         }
     return name, {"schedule": schedule}
+
+
+TEXT_BEFORE, TEXT_AFTER, IMAGE, PATCHES = 7, 9, 99, 576
+"""Of the prompts of `vision_llava`."""
+
+
+@cache
+def vision_llava(kind: str, attention: str = "sdpa", dtype: torch.dtype = torch.float32) -> Any:
+    """A whole LLaVA around the golden CLIP tower and the projector `kind` ("linear", "mlp") of its cases."""
+    clip_facts: dict[str, Any] = json.loads((GOLDEN / "clip_config.json").read_text())
+    projector = {
+        name.split("/", 1)[1]: weight
+        for name, weight in tensors("vision_cases").items()
+        if name.startswith(f"projector_{kind}/")
+    }
+    width = 64 if kind == "linear" else 384
+    text = LlamaConfig(
+        hidden_size=width, intermediate_size=64, num_hidden_layers=4, num_attention_heads=4, vocab_size=100
+    )
+    torch.manual_seed(0)
+    config: Any = LlavaConfig(vision_config=CLIPVisionConfig(**clip_facts), text_config=text, image_token_index=IMAGE)
+    model: Any = LlavaForConditionalGeneration(config)
+    model.model.vision_tower = clip()
+    layers: Any = [torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.Linear(width, width)]
+    layers = torch.nn.Sequential(*layers)
+    if kind == "linear":
+        layers = torch.nn.Linear(width, width, bias=False)
+    for name, weight in projector.items():
+        part = layers if kind == "linear" else layers[int(name.split(".")[0])]
+        setattr(part, name.rsplit(".", 1)[-1], torch.nn.Parameter(weight))
+    model.model.multi_modal_projector = layers
+    model.set_attn_implementation(attention)
+    return model.eval().to(dtype)
+
+
+def vision_prompt(seed: str) -> dict[str, Tensor]:
+    """What a processor would make of the image of `seed` between text before and after it."""
+    text = [1] + [5] * (TEXT_BEFORE - 1), [6 + place for place in range(TEXT_AFTER)]
+    ids = torch.tensor([[*text[0], *[IMAGE] * PATCHES, *text[1]]])
+    pixels = tensors("vision_cases")[f"{seed}/pixel_values"][None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels}

@@ -128,7 +128,7 @@ def test_before_the_decoder_equals_a_shorter_prompt(name: str, options: dict[str
         hidden = model.model.vision_tower(inputs["pixel_values"], output_hidden_states=True).hidden_states[-2][:, 1:]
     with torch.no_grad():
         features = model.model.multi_modal_projector(hidden)[0]
-        chosen = list(method.select(IMAGE_TOKENS))
+        chosen = [column - 5 for column in trace.kept[-1][0].tolist()]
         embeds = model.get_input_embeddings()(inputs["input_ids"])[0]
         start = 5
         short = torch.cat([embeds[:start], features[chosen], embeds[start + IMAGE_TOKENS :]])[None]

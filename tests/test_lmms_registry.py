@@ -22,13 +22,15 @@ from adaptinfer_eval.models import add_tasks, manifests, wrappers
 OWN_METHOD = """
 from dataclasses import dataclass
 
-from adaptinfer_eval import ImageMethod
+from adaptinfer_eval import ImageMethod, Selection
 
 
 @dataclass(frozen=True, kw_only=True)
 class First(ImageMethod):
-    def select(self, image_tokens):
-        return range(self.image_budget(image_tokens))
+    def select(self, images, count):
+        import torch
+
+        return Selection(torch.arange(count).expand(len(images.projected), -1))
 """
 
 

@@ -8,11 +8,13 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import METHODS
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.methods.budget import Candidate, solve
 from adaptinfer_eval.methods.schedule import Count, Schedule, Stage, entering_counts
+from adaptinfer_eval.methods.tower import Images
 
 LLAVA_7B = {"num_layers": 32, "hidden_size": 4096, "intermediate_size": 11008, "vision_tokens": 576, "text_tokens": 66}
 LLAVA_13B = {**LLAVA_7B, "num_layers": 40, "hidden_size": 5120, "intermediate_size": 13824}
@@ -238,12 +240,20 @@ def test_lookup() -> None:
 
 
 def test_downsampling_takes_a_uniform_grid() -> None:
-    chosen = ae.get_method("downsample")(budget=64).select(576)
-    assert {index // 24 for index in chosen} == {index % 24 for index in chosen} == {1, 4, 7, 10, 13, 16, 19, 22}
-    for budget in range(1, 577):
-        chosen = ae.get_method("downsample")(budget=budget).select(576)
-        assert len(chosen) == budget
-        assert list(chosen) == sorted(set(chosen))
+    def chosen(grid: tuple[int, ...], budget: int) -> list[int]:
+        tokens = torch.zeros(1, math.prod(grid), 0)
+        images = Images(projected=tokens, hidden=tokens, cls=None, grid=grid, project=lambda rows: rows)
+        places: list[int] = ae.get_method("downsample")(budget=budget).select(images, budget).index[0].tolist()
+        return places
+
+    lines = {1, 4, 7, 10, 13, 16, 19, 22}
+    assert {place // 24 for place in chosen((24, 24), 64)} == {place % 24 for place in chosen((24, 24), 64)} == lines
+    assert {place // 8 for place in chosen((32, 8), 16)} == {2, 6, 10, 14, 18, 22, 26, 30}
+    assert {place % 8 for place in chosen((4, 8, 8), 16)} == {2, 6}, "frames are one below the other"
+    for grid in ((24, 24), (6, 17), (1, 30), (3, 5, 4)):
+        for budget in range(1, math.prod(grid) + 1):
+            assert len(chosen(grid, budget)) == budget
+            assert chosen(grid, budget) == sorted(set(chosen(grid, budget)))
 
 
 def test_tome_spreads_its_merges() -> None:

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.backbones.anatomy import BARE, MERGING_TOWERS, Anatomy, clip_tower
+from adaptinfer_eval.backbones.anatomy import BARE, Anatomy
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.gemma3 import Gemma3
 from adaptinfer_eval.backbones.gemma4 import Gemma4
@@ -22,6 +22,7 @@ from adaptinfer_eval.backbones.mistral3 import Mistral3
 from adaptinfer_eval.backbones.paligemma import PaliGemma
 from adaptinfer_eval.backbones.qwen_vl import Qwen2VL, Qwen3VL, Qwen25VL, Qwen35
 from adaptinfer_eval.backbones.smolvlm import Idefics3, SmolVLM
+from adaptinfer_eval.backbones.towers import MERGING_TOWERS, clip_tower
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,37 +10,24 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from adaptinfer_eval.backbones.towers import Tower
+
 # Decoders whose layers share Llama's call (tried with every method); others may mask images in ways of their own.
 ONE_AXIS = ("llama", "mistral", "qwen2", "qwen3")
 THREE_AXES = ("qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "glm4v_text", "qwen3_5_text")
 """Decoders whose positions have three axes (M-RoPE)."""
 BARE = (*ONE_AXIS, "gemma3_text", *THREE_AXES)
 """Decoders that can be pruned by themselves."""
-MERGING_TOWERS = ("clip_vision_model",)
-"""Vision towers that merge tokens: what reads them has to take any number of tokens."""
-
-
-@dataclass(frozen=True)
-class Tower:
-    """A CLIP vision tower: its `layers` up to the one whose output is read, and the patches of an image.
-
-    `projector`: what turns its output into vision tokens, None for a tower alone.
-    """
-
-    model: nn.Module
-    layers: list[nn.Module]
-    image_tokens: int
-    projector: nn.Module | None = None
 
 
 @dataclass(frozen=True)
 class Anatomy:
     """`text`: the decoder stack. `multimodal`: the module that gets input_ids and images, None for a bare decoder.
 
-    `tower`: the vision tower, where it can merge tokens. `vision_ids`: the ids of the placeholders that vision tokens
-    take the place of, the image's first. `image_tokens`: how many of them are an image, where all images have as many
-    (InternVL: an image is a tile); 0 where they have not: those that stand side by side are one, and so are all frames
-    of a prompt's videos.
+    `tower`: the vision tower, where methods can look at it; `unseen`: why they cannot. `vision_ids`: the ids of the
+    placeholders that vision tokens take the place of, the image's first. `image_tokens`: how many of them are an image,
+    where all images have as many (InternVL: an image is a tile); 0 where they have not: those that stand side by side
+    are one, and so are all frames of a prompt's videos.
     `in_rows`: a token between them sets the rows of an image apart; another one ends it.
     `first_position`: of a prompt's first token.
     `follows`: arguments of the multimodal module, (B, L), of which `masks` (`create_masks_for_generate` of a model of
@@ -50,6 +37,7 @@ class Anatomy:
     text: PreTrainedModel | None
     multimodal: nn.Module | None = None
     tower: Tower | None = None
+    unseen: str = ""
     vision_ids: tuple[int, ...] = ()
     image_tokens: int = 0
     in_rows: bool = False
@@ -83,6 +71,16 @@ class Anatomy:
 
     def images(self, input_ids: Tensor) -> Tensor:
         """How many images prompts have, (B,), where their numbers of tokens do not tell: a prompt's videos are one."""
+        return self._ends(input_ids).sum(1) + self.is_video(input_ids).any(1)
+
+    def image_numbers(self, input_ids: Tensor) -> Tensor:
+        """Which image of its prompt each vision token is of, (B, L); the videos' after all others."""
+        ends = self._ends(input_ids)
+        before = ends.cumsum(1) - ends.long()
+        return before.masked_fill(self.is_video(input_ids), 0) + self.is_video(input_ids) * ends.sum(1, keepdim=True)
+
+    def _ends(self, input_ids: Tensor) -> Tensor:
+        """Where an image's last token stands, bool (B, L)."""
         still = input_ids == self.vision_ids[0]
         behind = input_ids.roll(-1, 1)
         ends = still & ~still.roll(-1, 1)
@@ -90,7 +88,7 @@ class Anatomy:
         if self.in_rows:  # what is behind the last row of all ends an image
             last = input_ids.shape[1] - 1 - still.flip(1).byte().argmax(1, keepdim=True)
             ends = ends & (behind == behind.gather(1, last))
-        return ends.sum(1) + self.is_video(input_ids).any(1)
+        return ends
 
     def is_video(self, input_ids: Tensor) -> Tensor:
         """Where those of videos stand, bool (B, L)."""
@@ -98,10 +96,3 @@ class Anatomy:
         for video in self.vision_ids[1:]:
             found = found | (input_ids == video)
         return found
-
-
-def clip_tower(model: nn.Module, read: int, projector: nn.Module | None = None) -> Tower:
-    """A CLIPVisionModel whose first `read` layers can merge tokens."""
-    encoder: Any = getattr(model, "vision_model", model)  # older releases nest the encoder once more
-    config: Any = model.config
-    return Tower(model, list(encoder.encoder.layers)[:read], (config.image_size // config.patch_size) ** 2, projector)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from adaptinfer_eval.backbones.anatomy import ONE_AXIS, THREE_AXES, Anatomy, clip_tower
+from adaptinfer_eval.backbones.anatomy import ONE_AXIS, THREE_AXES, Anatomy
 from adaptinfer_eval.backbones.messages import Message, checkpoint_template
+from adaptinfer_eval.backbones.towers import Tower, pair
 
 if TYPE_CHECKING:
     import torch
@@ -102,11 +103,12 @@ class Family(ABC):
         config, inner = model.config, model.model if hasattr(model, "lm_head") else model
         if self.follows and inner is model:
             raise ValueError(f"{type(model).__name__} does not make the masks that it needs: give the whole model")
-        merging = self.merging_layers(config)
+        tower = self.tower(inner)
         return Anatomy(
             text=self.decoder(inner),
             multimodal=inner,
-            tower=clip_tower(inner.vision_tower, merging, inner.multi_modal_projector) if merging else None,
+            tower=None if isinstance(tower, str) else tower,
+            unseen=tower if isinstance(tower, str) else "",
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
             in_rows=self.in_rows,
@@ -118,6 +120,10 @@ class Family(ABC):
     def decoder(self, multimodal: Any) -> Any:
         """The decoder stack of a model's multimodal part."""
         return multimodal.language_model
+
+    def tower(self, multimodal: Any) -> Tower | str:
+        """The vision tower of a model's multimodal part; or why methods cannot look at it."""
+        return "what its vision tower computes is not known here"
 
     @classmethod
     def of(cls, model: Any) -> Family:
@@ -205,9 +211,3 @@ def patches(vision: Any) -> int:
     """Patches of an image in a vision tower of one image size."""
     (height, width), (high, wide) = pair(vision.image_size), pair(vision.patch_size)
     return (height // high) * (width // wide)
-
-
-def pair(size: Any) -> tuple[int, int]:
-    """Height and width, where configurations name one number for both."""
-    height, width = size if isinstance(size, list | tuple) else (size, size)
-    return int(height), int(width)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from adaptinfer_eval.backbones.anatomy import MERGING_TOWERS
-from adaptinfer_eval.backbones.family import Family, Square, pair, patches
+from adaptinfer_eval.backbones.family import Family, Square, patches
 from adaptinfer_eval.backbones.messages import Message
 from adaptinfer_eval.backbones.options import choice
+from adaptinfer_eval.backbones.towers import MERGING_TOWERS, Tower, layers_of, pair, stacked
 
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
 """Vision towers → tokens of theirs that are no patch."""
@@ -111,15 +111,27 @@ class Llava(Family):
         return patches(vision) + CLASS_TOKENS[vision.model_type] - first
 
     def merging_layers(self, config: Any) -> int:
-        vision, read = config.vision_config, getattr(config, "vision_feature_layer", None)
-        if (
-            vision.model_type not in MERGING_TOWERS
-            or not isinstance(read, int)
-            or config.vision_feature_select_strategy != "default"
-        ):
+        if config.vision_config.model_type not in MERGING_TOWERS or config.vision_feature_select_strategy != "default":
             return 0
-        # hidden_states[0] is the embedding, hidden_states[i] the output of layer i - 1.
-        return read if read >= 0 else int(vision.num_hidden_layers) + 1 + read
+        return layers_read(config)
+
+    def tower(self, multimodal: Any) -> Tower | str:
+        config, model = multimodal.config, multimodal.vision_tower
+        classes, read = CLASS_TOKENS[config.vision_config.model_type], layers_read(config)
+        if not read:
+            return "its projector reads several layers of the vision tower"
+        if classes != (config.vision_feature_select_strategy == "default"):
+            return "its projector is given other rows than the patches of its vision tower"
+        merging = self.merging_layers(config)
+        return stacked(
+            model,
+            layers_of(model),
+            read - 1,
+            multimodal.multi_modal_projector,
+            class_tokens=classes,
+            merging=merging,
+            image_tokens=self.image_tokens(config),
+        )
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -151,3 +163,12 @@ class Llava(Family):
         from adaptinfer_eval.backbones.vicuna import marked
 
         return text if self.conv == "hf" else marked(text, processor.image_token, processor.tokenizer)
+
+
+def layers_read(config: Any) -> int:
+    """Layers of the vision tower up to the one whose output is read; 0 where several are."""
+    read = getattr(config, "vision_feature_layer", None)
+    if not isinstance(read, int):
+        return 0
+    # hidden_states[0] is the embedding, hidden_states[i] the output of layer i - 1.
+    return read if read >= 0 else int(config.vision_config.num_hidden_layers) + 1 + read

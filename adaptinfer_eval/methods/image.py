@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeGuard
@@ -22,7 +21,7 @@ class ImageMethod(Method):
     `per` "prompt": the images of a prompt share them equally; what is left over goes to the first, one token each.
     A budget below 1 is the share of its own vision tokens that every image keeps, rounded (half a token up), and one at
     least: `budget=0.25` is a share, 25 a number of tokens.
-    A subclass says which tokens of the image go on and, if it works inside the vision tower, what happens there.
+    A subclass says which tokens of the image go on, or, if it works inside the vision tower, what happens there.
     """
 
     budget: float
@@ -49,11 +48,11 @@ class ImageMethod(Method):
 
     def look(self, read: int, depth: int) -> Look:
         """What it asks to see of a tower of `depth` layers; the projector gets the output of layer `read`."""
-        return Look()
+        return Look(hidden=False)
 
-    @abstractmethod
     def select(self, images: Images, count: int) -> Selection:
         """What of these images goes into the decoder, `count` rows each."""
+        raise TypeError(f"{self.name} chooses tokens of images, but has no select()")
 
     def check(self, image_tokens: int, budget: int) -> None:
         """ValueError where it cannot choose `budget` tokens of an image of `image_tokens`."""

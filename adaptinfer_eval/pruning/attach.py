@@ -17,7 +17,10 @@ from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.methods.schedule import Schedule
+from adaptinfer_eval.methods.tower import Look
+from adaptinfer_eval.pruning.choice import Chooser
 from adaptinfer_eval.pruning.decoder import DecoderWatch
+from adaptinfer_eval.pruning.given import Given
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
@@ -27,7 +30,9 @@ from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.prompt import read_prompt
 from adaptinfer_eval.pruning.proof import Doubts
 from adaptinfer_eval.pruning.releases import say_if_untested
+from adaptinfer_eval.pruning.shown import Shown
 from adaptinfer_eval.pruning.tower import TowerPruner
+from adaptinfer_eval.pruning.tower_watch import TowerWatch
 from adaptinfer_eval.pruning.trace import Trace
 
 
@@ -38,6 +43,8 @@ def pruned(
     vision_mask: Tensor | None = None,
     prefix: SharedPrefix | None = None,
     images: Sequence[int] | None = None,
+    shown: Sequence[Sequence[Shown]] | None = None,
+    questions: Sequence[str] | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -50,7 +57,8 @@ def pruned(
     methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
-    may stand side by side, so that their tokens do not tell.
+    may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
+    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
@@ -68,7 +76,8 @@ def pruned(
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, images, trace, doubts, tower)
+            said = Given(images, shown, questions)
+            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower)
         yield trace
         doubts.settle()
 
@@ -94,14 +103,14 @@ def observed(
     trace, doubts = Trace(), Doubts("observed")
     observer = Observer(anatomy.layers, see, doubts)
     with ExitStack() as stack:
-        _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, observer, None, prefix, None), doubts)
+        _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, observer, None, prefix, None, Given()), doubts)
         yield trace
         doubts.settle()
 
 
 def _attach_tower(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, trace: Trace, doubts: Doubts) -> TowerPruner:
     tower = anatomy.tower
-    layers, image_tokens = (len(tower.layers), tower.image_tokens) if tower else (0, 0)
+    layers, image_tokens = (tower.merging, tower.image_tokens) if tower else (0, 0)
     method.check_tower(layers, image_tokens, _fewest_images(method, image_tokens))
     assert tower is not None
     if method.per == "prompt" and anatomy.text is None:
@@ -123,27 +132,12 @@ def _attach_decoder(
     method: Method,
     vision_mask: Tensor | None,
     prefix: SharedPrefix | None,
-    counts: Sequence[int] | None,
+    said: Given,
     trace: Trace,
     doubts: Doubts,
     tower: TowerPruner | None,
 ) -> None:
     text: Any = anatomy.text
-    if anatomy.several_axes and isinstance(method, ImageMethod):
-        raise ValueError(
-            f"{method.name} drops tokens before the decoder, and {type(text).__name__} numbers them on three axes: "
-            "use a method that prunes between layers"
-        )
-    if isinstance(method, ImageMethod) and anatomy.multimodal is not None and not anatomy.image_tokens:
-        raise ValueError(
-            f"{method.name} drops tokens before the decoder, image by image, and images of {type(model).__name__} have "
-            "unequal numbers of them: use a method that prunes between layers"
-        )
-    if anatomy.follows and isinstance(method, ImageMethod):
-        raise ValueError(
-            f"{method.name} drops tokens before the decoder, and {type(text).__name__} shows an image's tokens to each "
-            "other by masks that are made before: use a method that prunes between layers"
-        )
     image_tokens = _image_tokens(anatomy, vision_mask)
     fewest = _fewest_images(method, image_tokens)
     num_layers = len(text.layers)
@@ -155,10 +149,31 @@ def _attach_decoder(
         _check_attending(anatomy, method, usual)
         layers = LayerPruner(anatomy, method, usual, trace, doubts)
     elif isinstance(method, ImageMethod):
-        images = ImagePruner(method, image_tokens, trace, drops_fillers=method.in_tower)
-    watch = DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower)
-    watch.given_images = counts
-    _watch(stack, model, watch, doubts)
+        images = ImagePruner(anatomy, method, trace, _chooser(stack, anatomy, method, said, doubts))
+    _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower, said), doubts)
+
+
+def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Given, doubts: Doubts) -> Chooser:
+    """What asks `method`; it watches the vision tower, where there is one to look at."""
+    tower = anatomy.tower
+    if method.in_tower:
+        return Chooser(method, Look(hidden=False), None, said, doubts)
+    if tower is None:
+        look = method.look(0, 1)
+        if look.tower:
+            why = anatomy.unseen or "there is none here: use it on a whole model"
+            raise ValueError(f"{method.name} chooses by what the vision tower computes, and {why}")
+        return Chooser(method, look, None, said, doubts)
+    watch = TowerWatch(tower, look := method.look(tower.read, len(tower.layers)))
+    _watch_tower(stack, watch)
+    return Chooser(method, look, watch, said, doubts)
+
+
+def _watch_tower(stack: ExitStack, watch: TowerWatch) -> None:
+    config: Any = watch.tower.model.config
+    stack.enter_context(intercepted(config._attn_implementation, watch.observe))
+    for handle in watch.hook():
+        stack.callback(handle.remove)
 
 
 def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) -> None:

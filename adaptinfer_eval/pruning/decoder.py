@@ -14,12 +14,13 @@ from transformers import Cache, DynamicCache
 from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.seen import per_sample
 from adaptinfer_eval.pruning.deepstack import Removable
+from adaptinfer_eval.pruning.given import Given
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.observer import Observer
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
-from adaptinfer_eval.pruning.prompt import Prompt, read_prompt
+from adaptinfer_eval.pruning.prompt import Prompt, read_prompt, sizes_of
 from adaptinfer_eval.pruning.proof import Lengths, Proof, broken
 from adaptinfer_eval.pruning.releases import CACHE, cache_of
 from adaptinfer_eval.pruning.steps import lengths_of
@@ -37,6 +38,7 @@ class Prefilled:
     cached: Sequence[int]
 
 
+_PIXELS = ("pixel_values", "pixel_values_videos")
 _TEXT_ARGUMENTS = ("input_ids", "attention_mask", "position_ids", CACHE, "inputs_embeds")
 
 
@@ -52,12 +54,12 @@ class DecoderWatch:
         images: ImagePruner | None,
         prefix: SharedPrefix | None,
         tower: TowerPruner | None,
+        said: Given,
     ) -> None:
         self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
-        self.layers, self.images, self.tower = layers, images, tower
+        self.layers, self.images, self.tower, self.said = layers, images, tower, said
         self.proof = Proof(anatomy.layers, anatomy.attending)
         self.given: Mapping[str, Any] = {}  # to the multimodal module, in the forward that is running
-        self.given_images: Sequence[int] | None = None  # of each prompt of the first batch
         self.prefilling = False
         self.forwards = 0  # of the decoder, in one call of the model
         self.cache: Any = None  # of the forward that is running
@@ -81,6 +83,8 @@ class DecoderWatch:
         handles.append(self.anatomy.layers[0].register_forward_pre_hook(self._bind_cache, with_kwargs=True))
         if self.layers is not None:
             handles += self.layers.hook()
+        if self.images is not None:
+            handles += self.images.hook()
         return handles
 
     def _before_model(self) -> None:
@@ -96,10 +100,13 @@ class DecoderWatch:
         self.expect_images(named)
 
     def expect_images(self, named: Kwargs) -> None:
-        """Tell the tower which images are of one prompt; `named`: arguments of `generate`, or of a multimodal forward.
+        """The images of `named`, arguments of `generate` or of a multimodal forward, are encoded next.
 
-        `generate` encodes images before it runs the model. One look at the prompts, for a budget per prompt alone.
+        `generate` encodes images before it runs the model. Tell the tower which of them are of one prompt: one look at
+        the prompts, for a budget per prompt alone.
         """
+        if self.images is not None and any(named.get(name) is not None for name in _PIXELS):
+            self.images.forget()
         if self.tower is None or self.tower.method.per == "image" or named.get("pixel_values") is None:
             return
         ids = named.get("inputs") if named.get("input_ids") is None else named["input_ids"]
@@ -149,19 +156,20 @@ class DecoderWatch:
         if self.prefix is not None and self._can_share(kwargs):
             kwargs, shared = self._share(prompt, self.prefix, kwargs)
         self.prefix = None  # another prompt would have another
-        run = segment = None
+        run = entered = None
         if self.layers is not None:
             run = self.layers.begin(prompt, shared)
         if self.images is not None:
-            kwargs, segment = self.images.prefill(prompt, kwargs)
+            kwargs, entered = self.images.prefill(prompt, kwargs)
+        self.said.forget()
         lengths = lengths_of(
-            segment.length if segment else tokens.shape[1],
+            entered.left.length if entered else tokens.shape[1],
             prompt,
             run.steps if run else {},
             len(self.anatomy.layers),
             prefix=shared.length if shared else 0,
         )
-        self.state = Prefilled(run or segment, lengths.cached)
+        self.state = Prefilled(run or entered, lengths.cached)
         self.proof.plan(lengths)
         return kwargs
 
@@ -218,7 +226,7 @@ class DecoderWatch:
 
     def _images(self, ids: Tensor) -> Tensor:
         """How many each prompt has, (B,): as was said, or as its tokens tell."""
-        given, self.given_images = self.given_images, None  # another batch would have others
+        given = self.said.images
         if given is None or len(ids) % len(given):
             return self.anatomy.images(ids)
         return per_sample(given, ids.device)[:, 0].repeat_interleave(len(ids) // len(given), 0)
@@ -242,4 +250,8 @@ class DecoderWatch:
         images = None if ids is None or not known else for_rows(self._images(ids))
         prompt = read_prompt(for_rows(seen.bool()), attention_mask, self.anatomy.image_tokens, images)
         follow = {name: self.given[name] for name in self.anatomy.follows if self.given.get(name) is not None}
-        return replace(prompt, follow=follow)
+        prompt = replace(prompt, follow=follow)
+        if self.images is None or not any(prompt.vision):
+            return prompt
+        numbers = None if ids is None or not known else for_rows(self.anatomy.image_numbers(ids))
+        return replace(prompt, sizes=sizes_of(prompt, self.anatomy.image_tokens, numbers))

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
-import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.image import ImageMethod
-from adaptinfer_eval.methods.seen import from_host, gather_tokens
+from adaptinfer_eval.methods.seen import gather_tokens
+from adaptinfer_eval.pruning.choice import Choice, Chooser
+from adaptinfer_eval.pruning.deepstack import Removable, added_deep
+from adaptinfer_eval.pruning.masks import Masks
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
 from adaptinfer_eval.pruning.trace import Trace
@@ -20,69 +24,123 @@ from adaptinfer_eval.pruning.trace import Trace
 Kwargs = dict[str, Any]
 
 
-class ImagePruner:
-    """Applies one `ImageMethod` to the input of a decoder, for images of `image_tokens` tokens.
+@dataclass(frozen=True)
+class Entered:
+    """A prompt that was shortened; `next` (axes, B, 1): where its answer begins, with several axes."""
 
-    `drops_fillers`: the vision tower gave fewer tokens, and what is dropped are the zeros that fill their places.
+    left: Segment
+    next: Tensor | None
+
+
+class ImagePruner:
+    """Applies one `ImageMethod` to the input of a decoder: `chooser` says what goes in of each image.
+
+    A method that works in the tower has given fewer tokens; what is dropped are the zeros that fill their places.
     """
 
-    def __init__(self, method: ImageMethod, image_tokens: int, trace: Trace, drops_fillers: bool) -> None:
-        self.method, self.image_tokens, self.trace, self.drops_fillers = method, image_tokens, trace, drops_fillers
-        self._selected = functools.cache(self._select)
+    def __init__(self, anatomy: Anatomy, method: ImageMethod, trace: Trace, chooser: Chooser) -> None:
+        self.anatomy, self.method, self.trace, self.chooser = anatomy, method, trace, chooser
+        self.left: Segment | None = None  # of the prefill that is running
 
-    def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Segment | None]:
-        """The decoder's arguments with only the selected vision tokens, and what they are."""
+    def hook(self) -> list[Removable]:
+        return added_deep(self.anatomy.text, lambda: self.left)
+
+    def forget(self) -> None:
+        """Images that were encoded so far are of other prompts."""
+        if self.chooser.watch is not None:
+            self.chooser.watch.forget()
+
+    def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Entered | None]:
+        """The decoder's arguments with only what goes in of the images, and what that is."""
+        self.left = None
         if not any(prompt.vision):
             return kwargs, None
-        if any(v != n * self.image_tokens for v, n in zip(prompt.vision, prompt.images, strict=True)):
-            raise ValueError(
-                f"prompts have {sorted(set(prompt.vision))} vision tokens, not multiples of the {self.image_tokens} of "
-                "an image: methods that prune before the language model need whole images"
-            )
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is None:
+            text: Any = self.anatomy.text
+            embeds = text.get_input_embeddings()(kwargs["input_ids"])
         before = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
-        budgets = [self.method.image_budgets([self.image_tokens] * images) for images in prompt.images]
-        keep = [sum(row) for row in budgets]
-        most = max(prompt.images)
-        rows = [torch.cat([self._selected(budget) for budget in row + [0] * (most - len(row))]) for row in budgets]
-        chosen = from_host(torch.stack(rows), before.ids.device)
-        if self.drops_fillers and self._holds_features(kwargs["inputs_embeds"], before, chosen):
+        choice = self.chooser.choose(prompt, before, embeds)
+        self._check_made(choice, before.length)
+        after, order = _enter(prompt, before, choice)
+        if self.method.in_tower and self._holds_features(embeds, before, choice.entering):
             raise ValueError(
                 "the images were not encoded inside the block, but the method shortens them in the vision tower: "
                 "pass pixel_values, not features computed before"
             )
-        if kwargs.get("inputs_embeds") is not None:
-            after, embeds, _ = shorten(before, kwargs["inputs_embeds"], chosen, keep, prompt.text_after)
-            kwargs = {**kwargs, "inputs_embeds": embeds}
-        else:
-            after, ids, _ = shorten(before, kwargs["input_ids"][..., None], chosen, keep, prompt.text_after)
-            kwargs = {**kwargs, "input_ids": ids[..., 0]}
+        sources = choice.sources.gather(1, order)
+        if choice.made is not None:
+            embeds = torch.cat([embeds, choice.made.to(embeds.dtype)], 1)
+        embeds = gather_tokens(embeds, sources)
+        self.left = after
         self.trace.kept[-1] = after.kept()
-        self.trace.entering[:] = torch.tensor(keep)[:, None]
-        self.trace.schedules = [f"before:{count}" if count else "no image" for count in keep]
-        return {**kwargs, **_mask_and_positions(after, step=None)}, after
+        self.trace.entering[:] = torch.tensor(choice.keep)[:, None]
+        self.trace.schedules = [f"before:{count}" if count else "no image" for count in choice.keep]
+        positions, following = self._positions(after, kwargs.get("position_ids"))
+        mask = self._mask(after, embeds, prompt)
+        given = {"input_ids": None, "inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
+        return {**kwargs, **given}, Entered(after, following)
 
-    def _select(self, budget: int) -> Tensor:
-        """Which tokens of an image go on, (image_tokens,) bool, where it keeps so many."""
-        chosen = list(self.method.for_image(budget).select(self.image_tokens)) if budget else []
-        if len(set(chosen)) != budget:
-            raise ValueError(f"{self.method.name}.select chooses {len(set(chosen))} tokens, not {budget}")
-        selected = torch.zeros(self.image_tokens, dtype=torch.bool)
-        selected[chosen] = True
-        return selected
+    def decode(self, entered: Entered | None, cached: int, kwargs: Kwargs) -> Kwargs:
+        """The decoder's arguments of a decode step after `cached` tokens."""
+        self.left = None
+        if entered is None:
+            return kwargs
+        left, step = entered.left, cached - entered.left.length
+        mask = left.mask(step)
+        positions = left.positions(step, self.anatomy.first_position)
+        if entered.next is not None:
+            positions = entered.next + step
+        return {**kwargs, "attention_mask": None if mask is None else mask.long(), "position_ids": positions}
+
+    def _check_made(self, choice: Choice, length: int) -> None:
+        if choice.made is None or not (self.anatomy.several_axes or self.anatomy.follows):
+            return
+        if not bool((choice.numbers >= length).any()):
+            return
+        if self.anatomy.several_axes:
+            raise ValueError(
+                f"{self.method.name} puts tokens of its own before the decoder, and this model's positions have "
+                "several axes, on which they have no place: use a method that only drops tokens"
+            )
+        raise ValueError(
+            f"{self.method.name} puts tokens of its own before the decoder, and in this model an image's tokens see "
+            "each other, among which they have no place: use a method that only drops tokens"
+        )
 
     @staticmethod
-    def _holds_features(embeds: Tensor, segment: Segment, chosen: Tensor) -> bool:
+    def _holds_features(embeds: Tensor, segment: Segment, entering: Tensor) -> bool:
         holds = (gather_tokens(embeds, segment.vision_index) != 0).any(-1)
-        return bool((holds & segment.vision_mask & ~chosen).any())
+        return bool((holds & segment.vision_mask & ~entering).any())
 
-    def decode(self, segment: Segment | None, cached: int, kwargs: Kwargs) -> Kwargs:
-        """The decoder's arguments of a decode step after `cached` tokens."""
-        if segment is None:
-            return kwargs
-        return {**kwargs, **_mask_and_positions(segment, step=cached - segment.length)}
+    # Positions and masks -----------------------------------------------------------------------------------------
+
+    def _positions(self, left: Segment, whole: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Positions of what is left, and of the first token behind it, (axes, B, 1), where there are several axes.
+
+        On one axis the pruned prompt is simply a shorter one. On several every token keeps its own.
+        """
+        counted = left.positions(None, self.anatomy.first_position)
+        if not self.anatomy.several_axes or whole is None or whole.ndim == 2:
+            return counted, None
+        ids = left.ids.to(whole.device).expand(*whole.shape[:-2], *left.ids.shape)
+        own = whole.expand(-1, len(left.ids), -1).gather(-1, ids)
+        there = own if left.valid is None else own.masked_fill(~left.valid, 0)
+        axes = there[-3:]  # a fourth in front counts tokens
+        following = axes.amax((0, 2))[None, :, None].expand(3, -1, -1) + 1
+        if len(own) > 3:
+            own = torch.cat([counted.expand(own.shape[1:])[None], own[1:]])
+        return own, following
+
+    def _mask(self, left: Segment, embeds: Tensor, prompt: Prompt) -> Any:
+        if not self.anatomy.follows:
+            return None if left.valid is None else left.valid.long()
+        return Masks(self.anatomy).of_all_layers(embeds, left, prompt.follow)
 
 
-def _mask_and_positions(segment: Segment, step: int | None) -> Kwargs:
-    """Attention mask and position ids of a shortened prompt, or of the decode step `step` after it."""
-    mask = segment.mask(step)
-    return {"attention_mask": None if mask is None else mask.long(), "position_ids": segment.positions(step)}
+def _enter(prompt: Prompt, before: Segment, choice: Choice) -> tuple[Segment, Tensor]:
+    """What is left of the prompts, and the place (B, n) that each token of it has there."""
+    numbered = replace(before, ids=choice.numbers)
+    places = before.ids[..., None]
+    after, _, order = shorten(numbered, places, choice.entering, choice.keep, prompt.text_after)
+    return after, order

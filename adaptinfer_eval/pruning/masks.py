@@ -54,8 +54,14 @@ class Masks:
         """
         if not follow:
             return causal_mask(self.config, layer, hidden, left.valid)
+        masks = self.of_all_layers(hidden, left, follow)
+        mask: Tensor | None = masks[pattern_of(self.config, layer)] if isinstance(masks, Mapping) else masks
+        return mask
+
+    def of_all_layers(self, hidden: Tensor, left: Segment, follow: Mapping[str, Tensor]) -> Any:
+        """The same as the decoder is given it: one mask, or one for each type of layer."""
         assert self.anatomy.masks is not None
-        masks = self.anatomy.masks(
+        return self.anatomy.masks(
             config=self.config,
             inputs_embeds=hidden,
             attention_mask=left.valid,
@@ -63,5 +69,3 @@ class Masks:
             **{CACHE: None},
             **{name: value.to(hidden.device).gather(1, left.ids) for name, value in follow.items()},
         )
-        mask: Tensor | None = masks[pattern_of(self.config, layer)] if isinstance(masks, Mapping) else masks
-        return mask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -14,7 +14,8 @@ class Prompt:
     """`is_vision` (B, L); `valid` (B, L) is False on padding, None where there is none.
 
     Per sample, on the host: `real` tokens, `vision` tokens, the number of `images` that they are of, the column where
-    the last one ends (`images_end`), and the tokens of `text_after` it, both 0 without an image.
+    the last one ends (`images_end`), and the tokens of `text_after` it, both 0 without an image. `sizes`: vision tokens
+    of each image, where methods need them.
     `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image. `follow`: what masks are
     made from, (B, L) by name, where a model has them made from more than the order of tokens.
     """
@@ -28,6 +29,7 @@ class Prompt:
     text_after: list[int]
     text_mask: Tensor
     follow: Mapping[str, Tensor] = field(default_factory=dict)
+    sizes: Sequence[Sequence[int]] = ()
 
 
 def read_prompt(
@@ -70,3 +72,28 @@ def read_prompt(
         text_after=counts[3],
         text_mask=text_mask,
     )
+
+
+def sizes_of(prompt: Prompt, image_tokens: int, numbers: Tensor | None) -> list[list[int]]:
+    """Vision tokens of each image of each prompt: `image_tokens`, or, where they differ (0), as `numbers` says.
+
+    `numbers` (B, L): which of its prompt's images a vision token is of. None: those that stand side by side are one.
+    ValueError where they are not as many images as the prompt is said to have.
+    """
+    if image_tokens:
+        return [[image_tokens] * images for images in prompt.images]
+    if numbers is None:
+        before = prompt.is_vision.roll(1, 1)
+        before[:, 0] = False
+        numbers = (prompt.is_vision & ~before).cumsum(1) - 1
+    most = max(prompt.images)
+    beyond = numbers.masked_fill(~prompt.is_vision | (numbers >= most), most)  # of text, and of more than there are
+    counts = torch.zeros(len(beyond), most + 1, dtype=torch.long, device=beyond.device)
+    sizes = counts.scatter_add(1, beyond, torch.ones_like(beyond))[:, :most].tolist()
+    found = [own[:images] for own, images in zip(sizes, prompt.images, strict=True)]
+    if [sum(own) for own in found] != prompt.vision or any(0 in own for own in found):
+        raise ValueError(
+            "images of unequal numbers of tokens stand side by side, and it is not known where one ends: put text "
+            "between them, or use a method that prunes between layers"
+        )
+    return found

@@ -72,18 +72,27 @@ class Proof:
 
 
 class Doubts:
-    """Whether scores are finite, of `method`; noted on the device, read by `settle`."""
+    """Whether scores are finite, and choices possible, of `method`; noted on the device, read by `settle`."""
 
     def __init__(self, method: str) -> None:
         self.method = method
         self.finite: dict[str, Tensor] = {}
+        self.denied: dict[str, Tensor] = {}
 
     def note(self, values: Tensor, where: str) -> None:
         finite = values.isfinite().all()
         self.finite[where] = finite & self.finite[where] if where in self.finite else finite
 
+    def deny(self, wrong: Tensor, why: str) -> None:
+        """Where any of `wrong` is True, there can be no answer."""
+        found = wrong.any()
+        self.denied[why] = found | self.denied[why] if why in self.denied else found
+
     def settle(self) -> None:
-        """Wait for the device. PruningError where a method chose by scores that are no numbers."""
+        """Wait for the device. PruningError where a method chose what there is not, or by what is no number."""
+        denied, self.denied = self.denied, {}
+        if why := next((why for why, wrong in denied.items() if wrong), None):
+            raise PruningError(why)
         noted, self.finite = self.finite, {}
         if where := next((where for where, finite in noted.items() if not finite), None):
             raise PruningError(
@@ -92,10 +101,10 @@ class Doubts:
             )
 
 
-def attention_of(layer: Any) -> nn.Module:
-    """The attention module of a decoder layer; PruningError where it has another name."""
-    if not isinstance(found := getattr(layer, "self_attn", None), nn.Module):
-        raise broken(f"{type(layer).__name__} has no self_attn")
+def attention_of(layer: Any, name: str = "self_attn") -> nn.Module:
+    """The attention module of a layer; PruningError where it has another name."""
+    if not isinstance(found := getattr(layer, name, None), nn.Module):
+        raise broken(f"{type(layer).__name__} has no {name}")
     return found
 
 

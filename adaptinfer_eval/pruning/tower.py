@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from adaptinfer_eval.backbones.anatomy import Tower
+from adaptinfer_eval.backbones.towers import Tower
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.seen import from_host, per_sample
 from adaptinfer_eval.pruning.proof import Doubts, attention_of, broken
@@ -24,7 +24,7 @@ from adaptinfer_eval.pruning.trace import Trace
 
 
 class TowerPruner:
-    """Merges tokens in the layers of `tower`, as `method` says and assigns them.
+    """Merges tokens in the `merging` layers of `tower`, as `method` says and assigns them.
 
     Images of prompts with other numbers of images may keep other numbers of tokens (a budget per prompt). Their rows
     are then as long as the longest; free rows behind stand for no token (size 0), are 0 and attended to by nobody.
@@ -32,7 +32,8 @@ class TowerPruner:
 
     def __init__(self, tower: Tower, method: ImageMethod, trace: Trace, doubts: Doubts) -> None:
         self.tower, self.method, self.trace, self.doubts = tower, method, trace, doubts
-        self.layer_of = {attention_of(layer): index for index, layer in enumerate(tower.layers)}
+        self.layers = tower.layers[: tower.merging]
+        self.layer_of = {attention_of(layer): index for index, layer in enumerate(self.layers)}
         self._schedule = functools.cache(self._merges)
         self.expected: list[int] | None = None
         self._forget()
@@ -43,7 +44,7 @@ class TowerPruner:
         self.expected = [budget for budgets in of_each for budget in budgets]
 
     def _merges(self, budget: int) -> Sequence[int]:
-        return self.method.for_image(budget).tower_schedule(len(self.tower.layers), self.tower.image_tokens)
+        return self.method.for_image(budget).tower_schedule(len(self.layers), self.tower.image_tokens)
 
     def _forget(self) -> None:
         self.budgets: list[int] = []  # of each image
@@ -62,7 +63,7 @@ class TowerPruner:
             model.register_forward_pre_hook(self._begin, with_kwargs=True),
             model.register_forward_hook(lambda *_: self._check()),
         ]
-        for index, layer in enumerate(self.tower.layers):
+        for index, layer in enumerate(self.layers):
             handles += [
                 layer.layer_norm2.register_forward_pre_hook(functools.partial(self._merge, index)),  # type: ignore[union-attr]
                 layer.mlp.register_forward_hook(functools.partial(self._add, index)),  # type: ignore[union-attr]
@@ -84,7 +85,7 @@ class TowerPruner:
         else:
             self.budgets, self.expected = self.expected, None
         budgets = set(self.budgets)
-        self.counts = [{b: self._schedule(b)[layer] for b in budgets} for layer in range(len(self.tower.layers))]
+        self.counts = [{b: self._schedule(b)[layer] for b in budgets} for layer in range(len(self.layers))]
         if len(budgets) > 1:
             for budget in budgets:
                 own = [image for image, other in enumerate(self.budgets) if other == budget]

@@ -1,0 +1,50 @@
+"""What the caller says of a block's first batch of prompts, whose tokens do not tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptinfer_eval.pruning.shown import Shown
+
+
+@dataclass
+class Given:
+    """Of each prompt: `images`, how many; `shown`, what the vision tower showed of them; `questions`, what is asked."""
+
+    images: Sequence[int] | None = None
+    shown: Sequence[Sequence[Shown]] | None = None
+    questions: Sequence[str] | None = None
+
+    def forget(self) -> None:
+        """Another batch would have others."""
+        self.images = self.shown = self.questions = None
+
+    def questions_of(self, prompts: int) -> Sequence[str]:
+        """Of each of so many prompts; beam search repeats them."""
+        if self.questions is None or prompts % len(self.questions):
+            raise ValueError("the method reads the question, which is not known: pass questions= to pruned(), one each")
+        return [question for question in self.questions for _ in range(prompts // len(self.questions))]
+
+    def shown_of(self, images: Sequence[int], noted: Sequence[Shown]) -> Sequence[Sequence[Shown]]:
+        """Of each of some prompts with so many images; of `noted`, what was seen in the block, where there is any.
+
+        Empty where there is none; ValueError where it is of other images. Beam search repeats prompts.
+        """
+        if noted:
+            times, rest = divmod(sum(images), len(noted))
+            own, first = [], 0
+            for count in images[:: times or 1]:
+                own.append(noted[first : first + count])
+                first += count
+            if rest or first != len(noted):
+                raise ValueError(f"{len(noted)} images were encoded inside the block, and prompts show {sum(images)}")
+        elif self.shown:
+            own, times = list(self.shown), len(images) // len(self.shown)
+        else:
+            return []
+        found = [of_prompt for of_prompt in own for _ in range(times)]
+        if [len(of_prompt) for of_prompt in found] != list(images):
+            there = [len(of_prompt) for of_prompt in found]
+            raise ValueError(f"what the vision tower showed is of {there} images, and prompts have {list(images)}")
+        return found
