@@ -38,7 +38,7 @@ class HiPrune(ImageMethod):
         layer = round(_OBJECT_LAYERS[known] * depth / known) if self.object_layer is None else self.object_layer
         if not 0 <= layer <= read:
             raise ValueError(f"object_layer={layer}: the model reads layer {read} of its vision tower: 0 to {read}")
-        return Look(received=(layer, read))
+        return Look(hidden=False, received=(layer, read))
 
     def select(self, images: Images, count: int) -> Selection:
         import torch

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from adaptinfer_eval.methods.budget import scale_layers
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.layer import LayerMethod
-from adaptinfer_eval.methods.schedule import Count, Per, check_budget, check_counting, is_share
+from adaptinfer_eval.methods.schedule import Count, check_budget, check_counting, is_share
 from adaptinfer_eval.methods.tower import Look, Selection
 from adaptinfer_eval.methods.two_places import TwoPlaceMethod
 
@@ -35,10 +35,8 @@ class VScan(TwoPlaceMethod):
     `before`, all tokens go in.
     """
 
-    budget: float | None = None
     schedule: str | None = None
     count: Count = "entering"
-    per: Per = "image"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -102,7 +100,7 @@ class Encoding(ImageMethod):
         return VScan.__name__
 
     def look(self, read: int, depth: int) -> Look:
-        return Look(attention=(min(scale_layers((5,), 24, depth)[0], read), read))
+        return Look(hidden=False, attention=(min(scale_layers((5,), 24, depth)[0], read), read))
 
     def select(self, images: Images, count: int) -> Selection:
         import torch

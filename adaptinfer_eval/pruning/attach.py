@@ -18,6 +18,7 @@ from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.methods.tower import Look
+from adaptinfer_eval.methods.two_places import TwoPlaceMethod
 from adaptinfer_eval.pruning.choice import Chooser
 from adaptinfer_eval.pruning.decoder import DecoderWatch
 from adaptinfer_eval.pruning.given import Given
@@ -142,14 +143,17 @@ def _attach_decoder(
     fewest = _fewest_images(method, image_tokens)
     num_layers = len(text.layers)
     layers = images = None
+    before, inside = method.before(num_layers), method.inside(num_layers)
     if image_tokens:
         method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
-    if isinstance(method, LayerMethod):
-        usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
-        _check_attending(anatomy, method, usual)
-        layers = LayerPruner(anatomy, method, usual, trace, doubts)
-    elif isinstance(method, ImageMethod):
-        images = ImagePruner(anatomy, method, trace, _chooser(stack, anatomy, method, said, doubts))
+    if before is not None:
+        images = ImagePruner(anatomy, before, trace, _chooser(stack, anatomy, before, said, doubts))
+    if inside is not None:
+        tokens = fewest * image_tokens
+        going_in = before.entering(num_layers, tokens, fewest)[0] if before and tokens else tokens
+        usual = inside.plan(num_layers, going_in, fewest) if tokens else _places(inside, num_layers)
+        _check_attending(anatomy, inside, usual)
+        layers = LayerPruner(anatomy, inside, usual, trace, doubts)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower, said), doubts)
 
 
@@ -226,7 +230,7 @@ def _places(method: LayerMethod, num_layers: int) -> Schedule:
 
 def _fewest_images(method: Method, image_tokens: int) -> int:
     """Images of the smallest prompt that a budget can be for: a budget per prompt may be more than one has tokens."""
-    if not isinstance(method, LayerMethod | ImageMethod) or method.per == "image" or not image_tokens:
+    if not isinstance(method, LayerMethod | ImageMethod | TwoPlaceMethod) or method.per == "image" or not image_tokens:
         return 1
     return max(1, math.ceil((method.budget or 0) / image_tokens))
 
