@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import TYPE_CHECKING
 
-from adaptinfer_eval.methods.clip_text import CHECKPOINT
+from adaptinfer_eval.methods.clip_text import CLIP_LARGE, Checkpoint
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
 
@@ -34,10 +34,10 @@ class CDPruner(ImageMethod):
     token, so that its embedding is the same for all questions). The task's answer instruction is not read.
     """
 
-    text_tower: str = CHECKPOINT
+    text_tower: Checkpoint = CLIP_LARGE
 
     def look(self, read: int, depth: int) -> Look:
-        return Look(question=True)
+        return Look(question=True, clip=True)
 
     def select(self, images: Images, count: int) -> Selection:
         from adaptinfer_eval.methods.clip_text import clip_text

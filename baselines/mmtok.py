@@ -46,7 +46,10 @@ class MMTok(ImageMethod):
         from torch.nn.utils.rnn import pad_sequence
 
         if images.embed is None:
-            raise ValueError(f"{self.name} reads the question in the decoder's own tokens, and has no tokenizer here")
+            raise ValueError(
+                f"{self.name} reads the question in the model's own tokens, and nobody said which these are: "
+                "pass tokenize= to pruned()"
+            )
         unit = F.normalize(images.projected, dim=-1, eps=1e-8)
         # Image by image: padded to another question's length, products could differ in their last bits.
         texts = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from adaptinfer_eval.methods.clip_text import CHECKPOINT
+from adaptinfer_eval.methods.clip_text import CLIP_LARGE, Checkpoint
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
 
@@ -29,10 +29,10 @@ class TRIM(ImageMethod):
     cut at 77 tokens. The paper's own number of tokens (outliers of the image's scores) is not offered: a budget is.
     """
 
-    text_tower: str = CHECKPOINT
+    text_tower: Checkpoint = CLIP_LARGE
 
     def look(self, read: int, depth: int) -> Look:
-        return Look(question=True)
+        return Look(question=True, clip=True)
 
     def select(self, images: Images, count: int) -> Selection:
         import torch

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from clip_checkpoint import save, tiny_clip
 from golden_data import GOLDEN, index, tensors
 from selection_oracles import WORDS, evs, hiprune, mmtok, vidcom2, vscan
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+from transformers import CLIPModel
 
 from adaptinfer_eval import get_method
 from adaptinfer_eval.methods.clip_text import clip_text
@@ -35,16 +35,7 @@ CDPRUNER = [case for case in index("vision_index")["case_params"] if case.starts
 @pytest.fixture(scope="module")
 def text_tower(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The golden data's CLIP as a checkpoint in a folder. Word `t7` is token 7; 98 begins and 99 ends a text."""
-    folder = tmp_path_factory.mktemp("clip")
-    text = {
-        "vocab_size": 100,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-    }
-    vision = json.loads((GOLDEN / "clip_config.json").read_text())
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=32))
+    model = tiny_clip(json.loads((GOLDEN / "clip_config.json").read_text()))
     golden = tensors("vision_cases")
     weights = {
         name.removeprefix("clip_text/"): value for name, value in golden.items() if name.startswith("clip_text/")
@@ -53,12 +44,7 @@ def text_tower(tmp_path_factory: pytest.TempPathFactory) -> str:
     weights |= tensors("clip_weights_fp16")
     loaded = model.load_state_dict(weights, strict=False)
     assert [name for name in loaded.missing_keys if "position_ids" not in name] == ["logit_scale"]
-    model.save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"t{number}": number for number in range(100)}, unk_token="t3"))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.TemplateProcessing(single="t98 $A t99", special_tokens=[("t98", 98), ("t99", 99)])
-    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    return str(folder)
+    return save(model, tmp_path_factory.mktemp("clip"))
 
 
 def projector(hidden: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ come from a CLIP checkpoint beside the model.
 from __future__ import annotations
 
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NewType
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from adaptinfer_eval.methods.tower import Images
 
-CHECKPOINT = "openai/clip-vit-large-patch14-336"
+Checkpoint = NewType("Checkpoint", str)
+"""A name on the Hub or a folder. (No text like others: in model arguments, those have `/` for a comma.)"""
+CLIP_LARGE = Checkpoint("openai/clip-vit-large-patch14-336")
 
 
 class ClipText:

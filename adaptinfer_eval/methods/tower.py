@@ -16,7 +16,7 @@ class Look:
 
     `attention`, `received`, `keys`, `queries`: see `Images`. Only what is asked for is computed, beside the tower's own
     attention. `hidden`: what the projector makes tokens of, and the class token. `text`: the prompt's text embeddings.
-    `question`: what the user asked, in words.
+    `question`: what the user asked, in words. `clip`: that the tower is CLIP's, whose text tower is read beside it.
     """
 
     hidden: bool = True
@@ -26,6 +26,7 @@ class Look:
     queries: Sequence[int] = ()
     text: bool = False
     question: bool = False
+    clip: bool = False
 
     @property
     def tower(self) -> bool:

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.backbones.anatomy import Anatomy
+from adaptinfer_eval.backbones.towers import CLIP
 from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
@@ -21,7 +22,7 @@ from adaptinfer_eval.methods.tower import Look
 from adaptinfer_eval.methods.two_places import TwoPlaceMethod
 from adaptinfer_eval.pruning.choice import Chooser
 from adaptinfer_eval.pruning.decoder import DecoderWatch
-from adaptinfer_eval.pruning.given import Given
+from adaptinfer_eval.pruning.given import Given, Tokenize
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
@@ -46,6 +47,7 @@ def pruned(
     images: Sequence[int] | None = None,
     shown: Sequence[Sequence[Shown]] | None = None,
     questions: Sequence[str] | None = None,
+    tokenize: Tokenize | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -59,7 +61,8 @@ def pruned(
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
-    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it.
+    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it, and
+    `tokenize`: the ids of a text in the model's vocabulary, without special tokens, for those that read it there.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
@@ -77,7 +80,7 @@ def pruned(
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            said = Given(images, shown, questions)
+            said = Given(images, shown, questions, tokenize)
             _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower)
         yield trace
         doubts.settle()
@@ -161,16 +164,23 @@ def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Give
     """What asks `method`; it watches the vision tower, where there is one to look at."""
     tower = anatomy.tower
     if method.in_tower:
-        return Chooser(method, Look(hidden=False), None, said, doubts)
+        return Chooser(anatomy.text, method, Look(hidden=False), None, said, doubts)
     if tower is None:
         look = method.look(0, 1)
         if look.tower:
             why = anatomy.unseen or "there is none here: use it on a whole model"
             raise ValueError(f"{method.name} chooses by what the vision tower computes, and {why}")
-        return Chooser(method, look, None, said, doubts)
-    watch = TowerWatch(tower, look := method.look(tower.read, len(tower.layers)))
+        return Chooser(anatomy.text, method, look, None, said, doubts)
+    look = method.look(tower.read, len(tower.layers))
+    config: Any = tower.model.config
+    if look.clip and config.model_type != CLIP:
+        raise ValueError(
+            f"{method.name} compares the question with the image in CLIP, and this model's vision tower "
+            f"({config.model_type}) is none and has no text tower there: use a method that needs none"
+        )
+    watch = TowerWatch(tower, look)
     _watch_tower(stack, watch)
-    return Chooser(method, look, watch, said, doubts)
+    return Chooser(anatomy.text, method, look, watch, said, doubts)
 
 
 def _watch_tower(stack: ExitStack, watch: TowerWatch) -> None:

@@ -73,10 +73,16 @@ class _Group:
 
 
 class Chooser:
-    """Asks `method` about images; `watch`: what it looks at in the tower, `given`: what the caller says of prompts."""
+    """Asks `method` about images that go into the decoder `text`.
 
-    def __init__(self, method: ImageMethod, look: Look, watch: TowerWatch | None, given: Given, doubts: Doubts) -> None:
-        self.method, self.look, self.watch, self.given, self.doubts = method, look, watch, given, doubts
+    `watch`: what it looks at in the tower, `given`: what the caller says of prompts.
+    """
+
+    def __init__(
+        self, text: Any, method: ImageMethod, look: Look, watch: TowerWatch | None, given: Given, doubts: Doubts
+    ) -> None:
+        self.text, self.method, self.look, self.watch = text, method, look, watch
+        self.given, self.doubts = given, doubts
 
     def choose(self, prompt: Prompt, before: Segment, embeds: Tensor) -> Choice:
         """`before`: the whole prompts; `embeds` (B, L, D): what would go into the decoder of them."""
@@ -174,6 +180,7 @@ class Chooser:
             text=embeds[:, embeds.shape[1] - length :][rows].float() if look.text else None,
             text_mask=prompt.text_mask.to(embeds.device)[rows] if look.text else None,
             questions=() if questions is None else [questions[image.prompt] for image in members],
+            embed=self.given.embed(self.text, embeds.device),
         )
 
     def _check(self, selection: Selection, images: Images, budget: int) -> None:
