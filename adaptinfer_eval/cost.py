@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.schedule import mean_count
 
 if TYPE_CHECKING:
@@ -111,12 +110,12 @@ def prefill_flops(method: Method, decoder: Decoder, *, vision_tokens: int, text_
     lengths = [n + text_before + text_after for n in method.entering(decoder.num_layers, vision_tokens)]
     weights = d * (2 * queries + 2 * keys + 3 * decoder.intermediate_size)
     macs = sum(n * weights + 2 * n * n * queries for n in lengths) + d * decoder.vocabulary
-    if isinstance(method, LayerMethod):
-        rows = text_after if method.queries == "text" else 1
-        for stage in method.plan(decoder.num_layers, vision_tokens):
+    if inside := method.inside(decoder.num_layers):
+        rows = text_after if inside.queries == "text" else 1
+        for stage in inside.plan(decoder.num_layers, lengths[0] - text_before - text_after):
             before, after = lengths[stage.layer], lengths[stage.layer + 1]
             macs += rows * before * queries
-            if method.looks_ahead:  # the next layer takes over the keys of the tokens that go on
+            if inside.looks_ahead:  # the next layer takes over the keys of the tokens that go on
                 macs += rows * d * queries + (before - after) * d * keys
     return 2 * macs
 
@@ -136,9 +135,10 @@ def audit(
     Raises ValueError where the method's budget or schedule does not fit the model or, with more tokens than there are,
     the prompt.
     """
-    if isinstance(method, LayerMethod) and (excess := method.excess(vision_tokens)):
-        raise ValueError(excess)
     entering = method.entering(num_layers, vision_tokens, images)
+    inside = method.inside(num_layers)
+    if inside is not None and (excess := inside.excess(entering[0])):
+        raise ValueError(excess)
     return Audit(
         schedule=method.describe(num_layers, vision_tokens, images),
         entering=mean_count(entering, "entering"),

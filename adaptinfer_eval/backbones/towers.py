@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-MERGING_TOWERS = ("clip_vision_model",)
+CLIP = "clip_vision_model"
+MERGING_TOWERS = (CLIP,)
 """Vision towers that merge tokens: what reads them has to take any number of tokens."""
 Grid = tuple[int, ...]
 """Rows and columns of an image's patches, or tokens; before them the frames of a video."""

@@ -43,6 +43,9 @@ class ImageMethod(Method):
                 raise ValueError(f"budget={self.budget!r}: {self.name} takes {wanted}")
             object.__setattr__(self, "budget", int(self.budget))  # 2.0 is 2
 
+    def before(self, num_layers: int) -> ImageMethod:
+        return self
+
     @property
     def counts_itself(self) -> bool:
         """Whether the number of tokens depends on the image: `select` is called image by image, its count 0."""

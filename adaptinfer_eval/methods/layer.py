@@ -89,6 +89,9 @@ class LayerMethod(Method):
         elif self.layers is not None:
             object.__setattr__(self, "layers", ",".join(map(str, given_layers(self.layers))))
 
+    def inside(self, num_layers: int) -> LayerMethod:
+        return self
+
     # What a method says ------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -2,7 +2,8 @@
 
 A method is one frozen dataclass in one file. It knows no model: it sees tensors and answers with scores
 (`LayerMethod`, prunes between decoder layers) or with the tokens of an image that go on (`ImageMethod`, prunes before
-the language model). It is found through the entry-point group `adaptinfer_eval.methods`.
+the language model); a `TwoPlaceMethod` is one of each. It is found through the entry-point group
+`adaptinfer_eval.methods`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ from importlib.metadata import EntryPoint, entry_points
 from math import isfinite, trunc
 from numbers import Real
 from types import SimpleNamespace
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    from adaptinfer_eval.methods.image import ImageMethod
+    from adaptinfer_eval.methods.layer import LayerMethod
 
 GROUP = "adaptinfer_eval.methods"
 KINDS: dict[Any, str] = {
@@ -51,6 +56,14 @@ class Method(ABC):
     @property
     def name(self) -> str:
         return type(self).__name__
+
+    def before(self, num_layers: int) -> ImageMethod | None:
+        """What it does before a decoder of `num_layers` layers, if anything."""
+        return None
+
+    def inside(self, num_layers: int) -> LayerMethod | None:
+        """What it does between the decoder's layers, if anything."""
+        return None
 
     @abstractmethod
     def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:

@@ -16,7 +16,7 @@ class Look:
 
     `attention`, `received`, `keys`, `queries`: see `Images`. Only what is asked for is computed, beside the tower's own
     attention. `hidden`: what the projector makes tokens of, and the class token. `text`: the prompt's text embeddings.
-    `question`: what the user asked, in words.
+    `question`: what the user asked, in words. `clip`: that the tower is CLIP's, whose text tower is read beside it.
     """
 
     hidden: bool = True
@@ -26,6 +26,7 @@ class Look:
     queries: Sequence[int] = ()
     text: bool = False
     question: bool = False
+    clip: bool = False
 
     @property
     def tower(self) -> bool:
@@ -50,6 +51,8 @@ class Images:
     not scaled; the class token's first, where there is one. `queries[layer]` (I, heads, head size): the class token's.
     `text` (I, T, D), `text_mask` (I, T): embeddings of the prompt's text after the image, False on padding.
     `questions`: of each image's prompt.
+    `embed`: texts, each tokenized by itself and without special tokens, as the decoder's input embeddings, (tokens, D);
+    None where nobody said how texts become tokens.
     `project`: rows such as those of `hidden`, (I, n, C), through the projector: (I, n, D).
     """
 
@@ -65,6 +68,7 @@ class Images:
     text: Tensor | None = None
     text_mask: Tensor | None = None
     questions: Sequence[str] = ()
+    embed: Callable[[Sequence[str]], Tensor] | None = None
 
     @property
     def tokens(self) -> int:
@@ -85,3 +89,11 @@ class Selection:
     index: Tensor
     made: Tensor | None = None
     rows: Tensor | None = None
+
+
+def video_grid(images: Images, method: str) -> tuple[int, int, int]:
+    """Frames, rows and columns of videos; ValueError of still images. `method`: its name, for that error."""
+    if images.grid is None or len(images.grid) != 3:
+        raise ValueError(f"{method} compares the frames of a video, and was given a still image: use it for videos")
+    frames, rows, columns = images.grid
+    return frames, rows, columns

@@ -20,7 +20,7 @@ from transformers import BatchFeature
 import adaptinfer_eval as ae
 from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.messages import Image, Message, Video
+from adaptinfer_eval.backbones.messages import Image, Message, Video, question_of
 from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
@@ -85,7 +85,7 @@ class Answering:
                     "one: take it out of the text itself, or use a chat template that writes it once for each"
                 )
         clips = [read_video(video, frames, self.family.repeats_frames) for video in videos]
-        return Prompt(text, list(map(read_picture, images)), continuation, counted, clips)
+        return Prompt(text, list(map(read_picture, images)), continuation, counted, clips, question_of(messages))
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
@@ -256,7 +256,11 @@ class Answering:
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
         images = [len(prompt.images) + bool(prompt.videos) for prompt in batch.prompts]
-        attached = ae.pruned(self.model, method, prefix=batch.prefix, images=images)
+        words: dict[str, Any] = {
+            "questions": [prompt.question for prompt in batch.prompts],
+            "tokenize": lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"],
+        }
+        attached = ae.pruned(self.model, method, prefix=batch.prefix, images=images, **words)
         return self._generate_in(attached, batch, works_in_tower(method), **options)
 
     def _generate_in(

@@ -13,14 +13,16 @@ from transformers import PreTrainedModel
 
 from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.backbones.anatomy import Anatomy
+from adaptinfer_eval.backbones.towers import CLIP
 from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.methods.tower import Look
+from adaptinfer_eval.methods.two_places import TwoPlaceMethod
 from adaptinfer_eval.pruning.choice import Chooser, no_place
 from adaptinfer_eval.pruning.decoder import DecoderWatch
-from adaptinfer_eval.pruning.given import Given
+from adaptinfer_eval.pruning.given import Given, Tokenize
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
 from adaptinfer_eval.pruning.images import ImagePruner
 from adaptinfer_eval.pruning.intercept import intercepted
@@ -45,6 +47,7 @@ def pruned(
     images: Sequence[int] | None = None,
     shown: Sequence[Sequence[Shown]] | None = None,
     questions: Sequence[str] | None = None,
+    tokenize: Tokenize | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -58,7 +61,8 @@ def pruned(
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
-    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it.
+    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it, and
+    `tokenize`: the ids of a text in the model's vocabulary, without special tokens, for those that read it there.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
@@ -76,7 +80,7 @@ def pruned(
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            said = Given(images, shown, questions)
+            said = Given(images, shown, questions, tokenize)
             _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower)
         yield trace
         doubts.settle()
@@ -142,15 +146,17 @@ def _attach_decoder(
     fewest = _fewest_images(method, image_tokens)
     num_layers = len(text.layers)
     layers = images = None
-    counts_itself = isinstance(method, ImageMethod) and method.counts_itself
-    if image_tokens and not counts_itself:
+    before, inside = method.before(num_layers), method.inside(num_layers)
+    if image_tokens and not (before is not None and before.counts_itself):
         method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
-    if isinstance(method, LayerMethod):
-        usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
-        _check_attending(anatomy, method, usual)
-        layers = LayerPruner(anatomy, method, usual, trace, doubts)
-    elif isinstance(method, ImageMethod):
-        images = ImagePruner(anatomy, method, trace, _chooser(stack, anatomy, method, said, doubts))
+    if before is not None:
+        images = ImagePruner(anatomy, before, trace, _chooser(stack, anatomy, before, said, doubts))
+    if inside is not None:
+        tokens = fewest * image_tokens
+        going_in = before.entering(num_layers, tokens, fewest)[0] if before and tokens else tokens
+        usual = inside.plan(num_layers, going_in, fewest) if tokens else _places(inside, num_layers)
+        _check_attending(anatomy, inside, usual)
+        layers = LayerPruner(anatomy, inside, usual, trace, doubts)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower, said), doubts)
 
 
@@ -167,7 +173,14 @@ def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Give
             why = anatomy.unseen or "there is none here: use it on a whole model"
             raise ValueError(f"{method.name} chooses by what the vision tower computes, and {why}")
         return Chooser(anatomy, method, look, None, said, doubts)
-    watch = TowerWatch(tower, look := method.look(tower.read, len(tower.layers)))
+    look = method.look(tower.read, len(tower.layers))
+    config: Any = tower.model.config
+    if look.clip and config.model_type != CLIP:
+        raise ValueError(
+            f"{method.name} compares the question with the image in CLIP, and this model's vision tower "
+            f"({config.model_type}) is none and has no text tower there: use a method that needs none"
+        )
+    watch = TowerWatch(tower, look)
     _watch_tower(stack, watch)
     return Chooser(anatomy, method, look, watch, said, doubts)
 
@@ -229,7 +242,7 @@ def _places(method: LayerMethod, num_layers: int) -> Schedule:
 
 def _fewest_images(method: Method, image_tokens: int) -> int:
     """Images of the smallest prompt that a budget can be for: a budget per prompt may be more than one has tokens."""
-    if not isinstance(method, LayerMethod | ImageMethod) or method.per == "image" or not image_tokens:
+    if not isinstance(method, LayerMethod | ImageMethod | TwoPlaceMethod) or method.per == "image" or not image_tokens:
         return 1
     return max(1, math.ceil((method.budget or 0) / image_tokens))
 

@@ -27,7 +27,7 @@ def no_place(method: ImageMethod, why: str) -> ValueError:
 
 
 class Chooser:
-    """Asks `method` about images; `watch`: what it looks at in the tower, `given`: what the caller says of prompts."""
+    """Asks `method` about images that go into the decoder.
 
     def __init__(
         self,
@@ -112,6 +112,7 @@ class Chooser:
             text=embeds[:, embeds.shape[1] - length :][rows].float() if look.text else None,
             text_mask=prompt.text_mask.to(embeds.device)[rows] if look.text else None,
             questions=() if questions is None else [questions[image.prompt] for image in members],
+            embed=self.given.embed(self.anatomy.text, embeds.device),
         )
 
     def _project(self, rows: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from adaptinfer_eval.methods.seen import per_sample
 from adaptinfer_eval.pruning.deepstack import Removable
 from adaptinfer_eval.pruning.given import Given
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
-from adaptinfer_eval.pruning.images import ImagePruner
+from adaptinfer_eval.pruning.images import Entered, ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.observer import Observer
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
@@ -32,9 +32,13 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Prefilled:
-    """What decode steps need to know: the pruned prompt, None where it was left alone, and tokens cached per layer."""
+    """What decode steps need to know: what went in of the prompt, and what became of that; tokens cached per layer.
 
-    prompt: Any
+    None where it was left alone.
+    """
+
+    entered: Entered | None
+    run: Any
     cached: Sequence[int]
 
 
@@ -65,7 +69,7 @@ class DecoderWatch:
         self.cache: Any = None  # of the forward that is running
         # What is known of a prompt lives as long as its cache, and no longer.
         self.states: WeakKeyDictionary[Any, Prefilled] = WeakKeyDictionary()
-        self.state = Prefilled(None, ())
+        self.state = Prefilled(None, None, ())
 
     def hook(self, model: nn.Module) -> list[Removable]:
         """Follow `model` and the decoder in it."""
@@ -140,9 +144,9 @@ class DecoderWatch:
         steps = cached - self.state.cached[self.anatomy.attending[0]] + 1  # caches count by the first that attends
         self.proof.plan(Lengths([1] * len(self.state.cached), [length + steps for length in self.state.cached]))
         if self.layers is not None:
-            self.layers.resume(self.state.prompt, cached)
+            self.layers.resume(self.state.run, cached)
         if self.images is not None:
-            kwargs = self.images.decode(self.state.prompt, cached, kwargs)
+            kwargs = self.images.decode(self.state.entered, cached, kwargs)
         return (), kwargs
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
@@ -157,10 +161,11 @@ class DecoderWatch:
             kwargs, shared = self._share(prompt, self.prefix, kwargs)
         self.prefix = None  # another prompt would have another
         run = entered = None
-        if self.layers is not None:
-            run = self.layers.begin(prompt, shared)
         if self.images is not None:
             kwargs, entered = self.images.prefill(prompt, kwargs)
+            prompt = prompt if entered is None else entered.prompt(prompt)
+        if self.layers is not None:
+            run = self.layers.begin(prompt, shared)
         self.said.forget()
         lengths = lengths_of(
             entered.left.length if entered else tokens.shape[1],
@@ -169,7 +174,7 @@ class DecoderWatch:
             len(self.anatomy.layers),
             prefix=shared.length if shared else 0,
         )
-        self.state = Prefilled(run or entered, lengths.cached)
+        self.state = Prefilled(entered, run, lengths.cached)
         self.proof.plan(lengths)
         return kwargs
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from adaptinfer_eval.methods.seen import from_host
 from adaptinfer_eval.pruning.shown import Shown
+
+Tokenize = Callable[[str], Sequence[int]]
+"""A text's token ids, without special tokens."""
 
 
 @dataclass
@@ -15,10 +23,25 @@ class Given:
     images: Sequence[int] | None = None
     shown: Sequence[Sequence[Shown]] | None = None
     questions: Sequence[str] | None = None
+    tokenize: Tokenize | None = None
+    """Of all batches."""
 
     def forget(self) -> None:
         """Another batch would have others."""
         self.images = self.shown = self.questions = None
+
+    def embed(self, text: Any, device: torch.device) -> Callable[[Sequence[str]], Tensor] | None:
+        """See `Images.embed`; `text`: the decoder."""
+        tokenize = self.tokenize
+        if tokenize is None:
+            return None
+
+        def embedded(texts: Sequence[str]) -> Tensor:
+            ids = torch.tensor([token for each in texts for token in tokenize(each)])
+            embeddings: Tensor = text.get_input_embeddings()(from_host(ids, device))
+            return embeddings.float()
+
+        return embedded
 
     def questions_of(self, prompts: int) -> Sequence[str]:
         """Of each of so many prompts; beam search repeats them."""

@@ -32,6 +32,21 @@ class Entered:
     left: Segment
     next: Tensor | None
 
+    def prompt(self, whole: Prompt) -> Prompt:
+        """What is left of `whole`, as a prompt with columns of its own."""
+        left, text = self.left, whole.text_after
+        ends = [left.length - after if vision else 0 for vision, after in zip(left.vision, text, strict=True)]
+        return replace(
+            whole,
+            is_vision=left.is_vision,
+            valid=left.valid,
+            real=left.real,
+            vision=left.vision,
+            images_end=ends,
+            follow={name: of.to(left.ids.device).gather(1, left.ids) for name, of in whole.follow.items()},
+            columns=left.ids,
+        )
+
 
 class ImagePruner:
     """Applies one `ImageMethod` to the input of a decoder: `chooser` says what goes in of each image.

@@ -86,7 +86,12 @@ class LayerPruner:
                     f"{self.method.name} prunes prompts of another size after other layers than {sorted(self.stages)}: "
                     "its official schedules of one depth have to name the same layers"
                 )
-            self.trace.schedules = [str(schedule) if schedule else "no image" for schedule in schedules]
+            inside = [str(schedule) if schedule else "no image" for schedule in schedules]
+            if prompt.columns is None:
+                self.trace.schedules = inside
+            else:  # `before:96` and what follows
+                pairs = zip(self.trace.schedules, inside, strict=True)
+                self.trace.schedules = [f"{before},{then}" if then != "no image" else then for before, then in pairs]
             for tokens in set(prompt.vision) - {0}:
                 if excess := self.method.excess(tokens):
                     say_once(f"{excess}. Those that there are go on")
@@ -207,7 +212,7 @@ class LayerPruner:
         self.ahead.keep(None if any(made) else order)
         run.segments.append(segment)
         run.first_layers.append(index)
-        self.trace.kept[index - 1] = segment.kept()
+        self.trace.kept[index - 1] = segment.kept(run.prompt.columns)
         self.trace.entering[:, index:] = torch.tensor(segment.vision)[:, None]
         return hidden
 

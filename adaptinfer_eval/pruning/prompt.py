@@ -17,7 +17,8 @@ class Prompt:
     the last one ends (`images_end`), and the tokens of `text_after` it, both 0 without an image. `sizes`: vision tokens
     of each image, where methods need them.
     `text_mask` (B, T): which of the last T = max(text_after) tokens are text after the image. `follow`: what masks are
-    made from, (B, L) by name, where a model has them made from more than the order of tokens.
+    made from, (B, L) by name, where a model has them made from more than the order of tokens. `columns` (B, L): of what
+    is left of other prompts, which token of those each is; None of prompts as they came.
     """
 
     is_vision: Tensor
@@ -30,6 +31,7 @@ class Prompt:
     text_mask: Tensor
     follow: Mapping[str, Tensor] = field(default_factory=dict)
     sizes: Sequence[Sequence[int]] = ()
+    columns: Tensor | None = None
 
 
 def read_prompt(

@@ -66,9 +66,14 @@ class Segment:
             return self.valid
         return torch.cat([self.valid, self.valid.new_ones(len(self.valid), step + 1)], 1)
 
-    def kept(self) -> Tensor:
-        """Original indices of the vision tokens, (B, V), in sequence order, -1 on padding."""
-        return self.ids.gather(1, self.vision_index).masked_fill(~self.vision_mask, -1)
+    def kept(self, columns: Tensor | None = None) -> Tensor:
+        """Original indices of the vision tokens, (B, V), in sequence order, -1 on padding.
+
+        `columns` (B, n): where the original sequence is itself what is left of another, indices in that.
+        """
+        ids = self.ids.gather(1, self.vision_index)
+        ids = ids if columns is None else columns.to(ids.device).gather(1, ids)
+        return ids.masked_fill(~self.vision_mask, -1)
 
 
 def first_segment(is_vision: Tensor, valid: Tensor | None, real: Sequence[int], vision: Sequence[int]) -> Segment:

@@ -9,8 +9,7 @@ from typing import Protocol
 
 from adaptinfer_eval.backbones import FAMILIES
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
-from adaptinfer_eval.methods.image import ImageMethod, works_in_tower
-from adaptinfer_eval.methods.layer import LayerMethod
+from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.method import Method, get_method
 from adaptinfer_eval.methods.schedule import Count, Per, is_share
 from adaptinfer_eval.models.options import make_method
@@ -198,14 +197,15 @@ def prompts_planned_for(config: SweepConfig) -> str:
 
 def _audit(method: Method, shape: Shape, config: SweepConfig, vision_tokens: int) -> Audit:
     """The cost on paper; ValueError for what the engine would refuse."""
-    looks = isinstance(method, ImageMethod) and method.look(0, 1).tower
-    merges = isinstance(method, LayerMethod) and method.merged_count(vision_tokens) > 0
-    merges = merges or (isinstance(method, ImageMethod) and method.makes)
+    before, inside = method.before(shape.num_layers), method.inside(shape.num_layers)
+    looks = before is not None and before.look(0, 1).tower
+    merges = inside is not None and inside.merged_count(vision_tokens) > 0
+    merges = merges or (before is not None and before.makes)
     if why := FAMILIES[config.backbone].refuses(looks, merges):
         raise ValueError(f"{method.name} {why}")
     if works_in_tower(method) and shape.merging_layers is not None:
         method.check_tower(shape.merging_layers, shape.vision_tokens, config.images)
-    if isinstance(method, LayerMethod) and (excess := method.excess(vision_tokens)):
+    if before is None and inside is not None and (excess := inside.excess(vision_tokens)):
         raise ValueError(f"{excess}; or, if prompts have more images, say so with images=")
     return audit(
         method,
