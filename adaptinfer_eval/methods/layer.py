@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -66,8 +66,11 @@ class LayerMethod(Method):
     named_schedules: ClassVar[Mapping[str, str]] = {}
     positions: ClassVar[Literal["keep", "renumber"]] = "renumber"
     """After a stage, tokens keep their original positions, or are numbered anew (in decode: tokens cached so far)."""
-    queries: ClassVar[Literal["text", "last"]] = "text"
-    """Attention rows to look at: all text after the image, or the last token of the prompt."""
+    queries: ClassVar[Literal["text", "last", "all", "none"]] = "text"
+    """Attention rows to look at: all text after the image, and the vision tokens' own ("all"); or the last token of the
+    prompt; or none, for which nothing is computed."""
+    looks_at: ClassVar[Collection[Literal["keys", "entering", "leaving"]]] = ()
+    """What else `score` sees of the layer before the stage: its keys, hidden states that enter or leave it."""
     looks_ahead: ClassVar[bool] = False
     """Score with the attention of the layer after the stage, which has not run yet, instead of the stage's own."""
 
@@ -88,6 +91,11 @@ class LayerMethod(Method):
             object.__setattr__(self, "schedule", str(self._explicit(self.schedule)))
         elif self.layers is not None:
             object.__setattr__(self, "layers", ",".join(map(str, given_layers(self.layers))))
+
+    @property
+    def attends(self) -> bool:
+        """Whether it needs a layer that attends."""
+        return self.queries != "none" or "keys" in self.looks_at
 
     # What a method says ------------------------------------------------------------------------------------------
 

@@ -186,7 +186,12 @@ def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) ->
 
 
 def _check_attending(anatomy: Anatomy, method: LayerMethod, usual: Schedule) -> None:
-    """ValueError for a stage after a layer that does not attend, or before any has: what would it choose by?"""
+    """ValueError for a stage after a layer that does not attend, or before any has: what would it choose by?
+
+    Methods that look at no attention choose anywhere.
+    """
+    if not method.attends:
+        return
     ahead = 1 if method.looks_ahead else 0
     can = [layer - ahead for layer in anatomy.attending if layer - ahead >= anatomy.attending[0]]
     if cannot := [stage.layer for stage in usual if stage.layer not in can]:
