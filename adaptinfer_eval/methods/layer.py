@@ -64,6 +64,8 @@ class LayerMethod(Method):
     then stays below the budget, and the audit shows it. For larger images the budget is solved.
     """
     named_schedules: ClassVar[Mapping[str, str]] = {}
+    instead_of_budget: ClassVar[Collection[str]] = ("schedule",)
+    """Options that say how many tokens go on, so that a sweep's budgets are not for a method that is given one."""
     positions: ClassVar[Literal["keep", "renumber"]] = "renumber"
     """After a stage, tokens keep their original positions, or are numbered anew (in decode: tokens cached so far)."""
     queries: ClassVar[Literal["text", "last", "all", "none"]] = "text"
@@ -225,6 +227,17 @@ class LayerMethod(Method):
             self.finer_candidates(num_layers, vision_tokens),
         ):
             yield OnDemand(len(schedules), partial(counted, schedules))
+
+    def places(self, num_layers: int) -> Schedule:
+        """Where the stages are, for images of any size. What they keep, or that they cannot, is planned by the prompt.
+
+        ValueError where a model of `num_layers` layers has no such layers.
+        """
+        if self.schedule is not None:
+            return self.plan(num_layers, self.official_tokens)
+        places = next(iter(self.candidates(num_layers, self.official_tokens)))
+        places.check(num_layers)
+        return places
 
     def starting_after(self, layer: int, num_layers: int) -> LayerMethod:
         """The same method with its first stage after `layer`."""

@@ -151,7 +151,7 @@ def _attach_decoder(
     if image_tokens:
         method.entering(num_layers, fewest * image_tokens, fewest)  # what does not fit is refused here
     if isinstance(method, LayerMethod):
-        usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else _places(method, num_layers)
+        usual = method.plan(num_layers, fewest * image_tokens, fewest) if image_tokens else method.places(num_layers)
         _check_attending(anatomy, method, usual)
         layers = LayerPruner(anatomy, method, usual, trace, doubts)
     elif isinstance(method, ImageMethod):
@@ -203,15 +203,6 @@ def _check_attending(anatomy: Anatomy, method: LayerMethod, usual: Schedule) -> 
 
 def _without(anatomy: Anatomy) -> list[int]:
     return sorted(set(range(len(anatomy.layers))) - set(anatomy.attending))
-
-
-def _places(method: LayerMethod, num_layers: int) -> Schedule:
-    """Where the stages are, for images of any size; what they keep, or that they cannot, is planned by the prompt."""
-    if method.schedule is not None:
-        return method.plan(num_layers, method.official_tokens)
-    places = next(iter(method.candidates(num_layers, method.official_tokens)))
-    places.check(num_layers)
-    return places
 
 
 def _fewest_images(method: Method, image_tokens: int) -> int:

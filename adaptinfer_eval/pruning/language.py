@@ -86,7 +86,8 @@ class LayerPruner:
             if any({stage.layer for stage in schedule} != self.stages for schedule in schedules if schedule):
                 raise ValueError(
                     f"{self.method.name} prunes prompts of another size after other layers than {sorted(self.stages)}: "
-                    "its official schedules of one depth have to name the same layers"
+                    "give an explicit schedule or a share of their tokens (0.25) for its budget, and let its official "
+                    "schedules of one depth name the same layers"
                 )
             self.trace.schedules = [str(schedule) if schedule else "no image" for schedule in schedules]
             for tokens in set(prompt.vision) - {0}:
