@@ -37,6 +37,10 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("sparsevlm", {"schedule": "1:30,3:12", "variant": "plus", "priority_heads": 2}),
     ("random", {"schedule": "1:20,4:6"}),
     ("foreground", {"schedule": "1:20,4:6"}),
+    ("dart", {"schedule": "1:20"}),
+    ("vtw", {"schedule": "3:0"}),
+    ("fitprune", {"schedule": "0:30,1:20,3:16,5:9"}),
+    ("v2drop", {"schedule": "1:30,3:12,5:1"}),
     ("tome", {"budget": 20}),
     ("downsample", {"budget": 20}),
 ]
