@@ -73,7 +73,7 @@ def test_the_audit_is_what_is_computed(name: str, options: dict[str, Any], atten
     model, method = llava(kv_heads=4, attention=attention), ae.get_method(name)(**options)
     shape = {"num_layers": 32, "hidden_size": 128, "intermediate_size": 352}
     paper = ae.audit(method, **shape, vision_tokens=VISION, text_tokens=BEFORE + AFTER)
-    # FitPrune scores by the vision tokens' own rows, after nearly every layer: a tenth in a model as narrow as this one.
+    # FitPrune scores by the vision tokens' own rows after nearly every layer: much in a model as narrow as this one.
     assert counted(model, method) == pytest.approx(paper.flops, rel=0.12 if name == "fitprune" else 0.01)
 
 
