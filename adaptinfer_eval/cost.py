@@ -111,9 +111,10 @@ def prefill_flops(method: Method, decoder: Decoder, *, vision_tokens: int, text_
     weights = d * (2 * queries + 2 * keys + 3 * decoder.intermediate_size)
     macs = sum(n * weights + 2 * n * n * queries for n in lengths) + d * decoder.vocabulary
     if inside := method.inside(decoder.num_layers):
-        rows = text_after if inside.queries == "text" else 1
+        last = {"none": 0, "last": 1}.get(inside.queries, text_after)
         for stage in inside.plan(decoder.num_layers, lengths[0] - text_before - text_after):
             before, after = lengths[stage.layer], lengths[stage.layer + 1]
+            rows = before - text_before if inside.queries == "all" else last
             macs += rows * before * queries
             if inside.looks_ahead:  # the next layer takes over the keys of the tokens that go on
                 macs += rows * d * queries + (before - after) * d * keys

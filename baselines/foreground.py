@@ -27,7 +27,7 @@ class Foreground(LayerMethod):
     seed: int = 0
 
     official: ClassVar = AdaptInfer.official
-    queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
+    queries: ClassVar = "none"
 
     def prepare(self, embeddings: Embeddings) -> Tensor:
         """The order in which tokens are kept, (B, V): the lot of each, below 0 outside the foreground."""

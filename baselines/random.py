@@ -24,7 +24,7 @@ class Random(LayerMethod):
     seed: int = 0
 
     official: ClassVar = AdaptInfer.official
-    queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
+    queries: ClassVar = "none"
 
     def score(self, attention: Attention) -> Tensor:
         from adaptinfer_eval.methods.seen import draw_lots

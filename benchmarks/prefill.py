@@ -27,7 +27,7 @@ class Chosen(ae.LayerMethod):
     """Keeps the first vision tokens, whatever they are."""
 
     official: ClassVar = {}
-    queries: ClassVar = "last"
+    queries: ClassVar = "none"
 
     def score(self, attention: ae.Attention) -> Tensor:
         mask = attention.vision_mask

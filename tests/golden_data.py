@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import accumulate
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +84,21 @@ def prompt(seed: str) -> tuple[Tensor, Tensor]:
     return embeds, mask
 
 
-def options(case: str) -> tuple[str, dict[str, Any]]:
-    """Method name and options that make the official run of `case`."""
-    facts = index()["case_params"][case]
+def options(case: str, source: str, vision: int) -> tuple[str, dict[str, Any]]:
+    """Method name and options that make the official run of `case` on an image of `vision` tokens."""
+    facts = index(source)["case_params"][case]
     name: str = facts["method"]
     if name == "vanilla":
         return name, {}
+    if name == "dart":
+        (layer,), pivots = facts["prune_after_layers"], facts["image_pivots"] + facts["text_pivots"]
+        limit, share = facts["max_num_trunction"], facts["reduction_ratio"]
+        picks = ceil(limit / pivots) if share is None else int(vision * (1 - share)) // pivots
+        given = {key: facts[key] for key in ("image_pivots", "text_pivots")}
+        return name, {"schedule": f"{layer}:{facts['image_pivots'] + pivots * picks}", **given}
+    if name == "fitprune":
+        left = [vision - gone for gone in accumulate(facts["delete_per_layer"])]
+        return name, {"schedule": ",".join(f"{layer}:{left[layer]}" for layer in facts["prune_after_layers"])}
     # PDrop's are ratios of the image's own tokens.
     keeps = facts["image_token_ratio_list"] if name == "pdrop" else facts["keep_counts"]
     schedule = ",".join(f"{layer}:{keep}" for layer, keep in zip(facts["prune_after_layers"], keeps, strict=True))
@@ -97,6 +108,8 @@ def options(case: str) -> tuple[str, dict[str, Any]]:
             "variant": "plus",
             "priority_heads": facts["num_priority_heads"],
         }
+    if name == "vtw":
+        return name, {"schedule": schedule, "positions": facts["positions"]}
     return name, {"schedule": schedule}
 
 

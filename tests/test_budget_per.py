@@ -27,7 +27,7 @@ from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import load_config
 
 LLAVA_7B = {"num_layers": 32, "hidden_size": 4096, "intermediate_size": 11008, "text_tokens": 66}
-BUDGETED = [name for name in ae.available_methods() if name != "vanilla"]
+BUDGETED = [name for name in ae.available_methods() if name not in ("vanilla", "vtw")]  # VTW's go in steps of a layer
 IN_THE_ENGINE = [name for name in BUDGETED if name != "other_question"]  # which the wrappers ask first
 MIXED = [(5, 1, 7, 1), (3, 2, 12, 2), (9, 0, 4, 3), (2, 3, 3, 4)]
 

@@ -22,6 +22,7 @@ ASKED_OF_IMAGES = tuple(task for task in MODERN if task != "mmbench_en_dev")
 VIDEO = ("videomme",)
 THEIRS = (MODERN, ASKED_OF_IMAGES, VIDEO)
 """Tasks of lmms-eval, as they are."""
+CONTROLS = "random downsample foreground other_question"
 PLUS = "sparsevlm.variant=plus"
 LOCATIONS = ["adaptinfer.layers=" + layers for layers in ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")]
 THIRTY_TWO = "sparsevlm.schedule=1:25,6:11,15:6"
@@ -100,7 +101,7 @@ EXPECTED = {
     "fair": Sweep(
         {
             "vanilla",
-            *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground other_question", "192 128 96 64"),
+            *each(f"tome fastv pdrop sparsevlm dart fitprune v2drop adaptinfer {CONTROLS}", "192 128 96 64"),
         },
         PAPER,
     ),
@@ -109,10 +110,11 @@ EXPECTED = {
         {
             "vanilla",
             THIRTY_TWO,
-            *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground other_question", "128 64 48 32"),
+            "vtw.schedule=original",
+            *each(f"tome fastv pdrop sparsevlm dart fitprune v2drop adaptinfer {CONTROLS}", "128 64 48 32"),
         },
         MINI,
-        refused=frozenset({"sparsevlm-32", "tome-32"}),
+        refused=frozenset({"sparsevlm-32", "tome-32", "v2drop-32"}),
     ),
 }
 

@@ -9,15 +9,22 @@ from transformers import DynamicCache
 
 import adaptinfer_eval as ae
 
-CASES = [(case, seed) for case, seeds in index()["case_meta"].items() for seed in seeds]
+CASES = [("index", case, seed) for case, seeds in index()["case_meta"].items() for seed in seeds]
+CASES += [
+    ("llm2_index", case, seed)
+    for case, seeds in index("llm2_index")["case_meta"].items()
+    for seed in seeds
+    if not case.startswith("vscan")  # the half of it that is in the decoder
+]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize(("case", "seed"), CASES)
+@pytest.mark.parametrize(("source", "case", "seed"), CASES)
 @torch.no_grad()
-def test_language_side(case: str, seed: str, attention: str) -> None:
-    model, (embeds, mask), want = llama(attention), prompt(seed), fields("llm_cases", f"{seed}/{case}")
-    name, method_options = options(case)
+def test_language_side(source: str, case: str, seed: str, attention: str) -> None:
+    cases = {"index": "llm_cases", "llm2_index": "llm2_cases"}[source]
+    model, (embeds, mask), want = llama(attention), prompt(seed), fields(cases, f"{seed}/{case}")
+    name, method_options = options(case, source, int(mask.sum()))
     length = embeds.shape[1]
     with ae.pruned(model, ae.get_method(name)(**method_options), vision_mask=mask) as trace:
         cache = DynamicCache(config=model.config)

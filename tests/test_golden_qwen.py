@@ -1,4 +1,4 @@
-"""AdaptInfer on Qwen2-VL reproduces both published versions: kept tokens and answers exactly, logits to 3e-4."""
+"""AdaptInfer on Qwen2-VL reproduces both published versions, DART its own: kept tokens and answers exactly."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ PARAMETERS = index("qwen_index")["case_params"]
 CASES = [(case, prompt) for case, prompts in index("qwen_index")["case_meta"].items() for prompt in prompts]
 
 
-def method_of(case: str) -> Any:
+def method_of(case: str, vision: int = 0) -> Any:
     if case == "vanilla":
         return ae.get_method("vanilla")()
     facts = PARAMETERS[case]
+    if facts["method"] == "dart_vl":
+        (layer,), picks = facts["prune_after_layers"], int(vision * (1 - facts["reduction_ratio"]) / 8)
+        return ae.get_method("dart")(schedule=f"{layer}:{4 + 8 * picks}")
     stages = zip(facts["prune_after_layers"], facts["keep_ratios"], strict=True)
     schedule = ",".join(f"{layer}:{100 * share:g}%" for layer, share in stages)
     return ae.get_method("adaptinfer")(schedule=schedule, variant="qwen2_vl_min1" if "min1" in case else "qwen2_vl")
@@ -27,14 +30,17 @@ def method_of(case: str) -> Any:
 @pytest.mark.parametrize(("case", "prompt"), CASES)
 @torch.no_grad()
 def test_published_versions(case: str, prompt: str) -> None:
-    (model, head), facts = qwen(PARAMETERS[case]["attn_implementation"]), index("qwen_index")["prompts"][prompt]
+    (model, head), facts = (
+        qwen(PARAMETERS[case].get("attn_implementation", "sdpa")),
+        index("qwen_index")["prompts"][prompt],
+    )
     given, want = fields("qwen_prompts", prompt), fields("qwen_cases", f"{prompt}/{case}")
     embeds, positions = given["inputs_embeds"][None], given["position_ids"][:, None]
     length, first = embeds.shape[1], facts["image_start"]
     mask = torch.zeros(1, length, dtype=torch.bool)
     mask[:, first : first + facts["num_image_tokens"]] = True
     cache = DynamicCache(config=model.config)
-    with ae.pruned(model, method_of(case), vision_mask=mask) as trace:
+    with ae.pruned(model, method_of(case, int(mask.sum())), vision_mask=mask) as trace:
         hidden = model(inputs_embeds=embeds, position_ids=positions, past_key_values=cache, use_cache=True)
         logits = [head @ hidden.last_hidden_state[0, -1]]
         assert [cache.get_seq_length(layer) for layer in range(28)] == want["cache_len"].tolist()
@@ -48,7 +54,7 @@ def test_published_versions(case: str, prompt: str) -> None:
             now = torch.full((3, 1, 1), length + step + facts["rope_delta"])
             hidden = model(inputs_embeds=token, position_ids=now, past_key_values=cache, use_cache=True)
             logits.append(head @ hidden.last_hidden_state[0, -1])
-    assert len(trace.kept) == (0 if case == "vanilla" else 3)
+    assert len(trace.kept) == len(PARAMETERS[case].get("prune_after_layers", ()))
     assert [int(each.argmax()) for each in logits] == want["tokens"].tolist()
     expected = torch.cat([want["logits_last"][None], want["decode_logits"]])
     assert torch.allclose(torch.stack(logits), expected, atol=3e-4), (torch.stack(logits) - expected).abs().max()

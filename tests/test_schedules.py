@@ -57,6 +57,19 @@ def audit(name: str, options: dict[str, Any], shape: dict[str, int] | None = Non
         ("fastv", {"budget": 32}, "1:14", 49.12, 31.56, 0.754),
         ("fastv", {"budget": 64, "count": "entering"}, "1:30", 64.12, 47.06, 0.852),
         ("fastv", {"budget": 64, "count": "entering", "k": 3}, "2:11", 63.97, 46.31, 0.8532),
+        ("dart", {"schedule": "192"}, "1:196", 219.75, 207.88, 1.874),
+        ("dart", {"schedule": "128"}, "1:132", 159.75, 145.88, 1.478),
+        ("dart", {"schedule": "64"}, "1:68", 99.75, 83.88, 1.085),
+        ("dart", {"budget": 64}, "1:47", 80.06, 63.53, 0.956),
+        ("dart", {"budget": 64, "count": "entering"}, "1:30", 64.12, 47.06, 0.852),
+        ("vtw", {"schedule": "original"}, "14:0", 270, 252, 2.227),
+        ("vtw", {"schedule": "3:0", "positions": "renumber"}, "3:0", 72, 54, 0.908),
+        ("vtw", {"budget": 0.25}, "8:0", 162, 144, 1.508),
+        ("v2drop", {"schedule": "original"}, "2:288,16:144,21:1", 202.81, 184.84, 1.768),
+        ("v2drop", {"budget": 192}, "2:300,16:156,21:1", 209.94, 191.97, 1.815),
+        ("v2drop", {"budget": 128}, "2:188,16:61,21:1", 146.09, 128.12, 1.392),
+        ("v2drop", {"budget": 64}, "2:61,16:6,21:1", 81.94, 63.97, 0.971),
+        ("v2drop", {"budget": 64, "count": "entering"}, "2:22,16:1,21:1", 64.09, 46.12, 0.854),
         ("tome", {"budget": 192}, "before:192", 192, 192, 1.6883),
         ("tome", {"budget": 64}, "before:64", 64, 64, 0.8463),
         ("downsample", {"budget": 32}, "before:32", 32, 32, 0.6372),
@@ -93,6 +106,9 @@ def test_adaptinfer_on_40_layers(budget: int, entering: float, leaving: float, t
         ("pdrop", {}),
         ("sparsevlm", {}),
         ("sparsevlm", {"variant": "plus"}),
+        ("dart", {}),
+        ("fitprune", {}),
+        ("v2drop", {}),
     ],
 )
 def test_other_budgets_and_depths_are_met_to_half_a_token(
@@ -105,7 +121,16 @@ def test_other_budgets_and_depths_are_met_to_half_a_token(
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("adaptinfer", {}), ("fastv", {}), ("pdrop", {}), ("sparsevlm", {}), ("sparsevlm", {"variant": "plus"})],
+    [
+        ("adaptinfer", {}),
+        ("fastv", {}),
+        ("pdrop", {}),
+        ("sparsevlm", {}),
+        ("sparsevlm", {"variant": "plus"}),
+        ("dart", {}),
+        ("fitprune", {}),
+        ("v2drop", {}),
+    ],
 )
 def test_a_budget_is_met_or_a_schedule_that_meets_it_is_named(name: str, options: dict[str, Any]) -> None:
     for layers, tokens, budget, count in product((8, 24, 28, 36), (36, 576), (6, 64, 211.5), ("leaving", "entering")):
@@ -117,8 +142,9 @@ def test_a_budget_is_met_or_a_schedule_that_meets_it_is_named(name: str, options
             refused = str(error)
         if refused:
             assert ("use vanilla" in refused) == (budget >= tokens)
-            # What layer 0 alone computes is the least that any schedule can.
-            assert ("no stage is early enough" in refused) == (count == "entering" and budget < tokens / layers)
+            # What layer 0 alone computes is the least that any schedule can, but for DART's pivots.
+            least = tokens + 4 * (layers - 1) * (name == "dart")
+            assert ("no stage is early enough" in refused) == (count == "entering" and budget < least / layers)
         named = re.search("schedule='(.+)' can", refused)
         if named or not refused:
             cost = audit(name, ({"schedule": named[1]} if named else asked) | options, shape)
@@ -229,6 +255,7 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
 
 def test_lookup() -> None:
     known = {"adaptinfer", "fastv", "tome", "pdrop", "sparsevlm", "vanilla", "random", "downsample", "foreground"}
+    known |= {"dart", "vtw", "fitprune", "v2drop"}
     # Another question is asked by the wrappers, not by the engine: tests/test_other_question.py.
     assert {*known, "other_question"} <= set(ae.available_methods())
     assert known == {name for name, _ in METHODS}, "every shipped method is crossed with every guarantee"

@@ -216,6 +216,7 @@ class Qwen35(Qwen2VL):
     def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
         return checkpoint_template(messages, processor, enable_thinking=self.thinking == "on")
 
+
 def _grids(named: Mapping[str, Any]) -> list[Patches]:
     """Of images, and of videos with their frames in front."""
     grids: list[list[int]] = named["grid_thw"].tolist()

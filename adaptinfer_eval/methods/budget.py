@@ -38,25 +38,26 @@ def solve(name: str, budget: float, count: Count, candidates: Rows, starting_aft
     if nearest.meets_it:
         return nearest.schedule
     layers, num_layers = [stage.layer for stage in nearest.schedule], len(nearest.entering)
-    raise ValueError(
-        f"{name} pruning after layers {layers} of {num_layers} reaches {nearest.lowest:.0f} to {nearest.highest:.0f} "
-        f"vision tokens {count} on average, not {budget:g}; "
-        + _remedy(budget, count, num_layers, nearest.entering[0], starting_after)
-    )
+    reached = f"reaches {nearest.lowest:.0f} to {nearest.highest:.0f} vision tokens {count} on average, not {budget:g}"
+    said = f"pruning after layers {layers} of {num_layers} {reached}"
+    if nearest.surrounds(budget):
+        said = f"has no schedule of {budget:g} vision tokens {count} on average"
+    raise ValueError(f"{name} {said}; {_remedy(budget, count, nearest, starting_after)}")
 
 
-def _remedy(
-    budget: float, count: Count, num_layers: int, vision_tokens: int, starting_after: Callable[[int], Rows]
-) -> str:
-    """A schedule of the same method that reaches the budget, its first stage as late as it can be."""
+def _remedy(budget: float, count: Count, nearest: _Nearest, starting_after: Callable[[int], Rows]) -> str:
+    """A schedule of the same method that reaches the budget, its first stage as late as it can be; or the nearest."""
+    num_layers, vision_tokens = len(nearest.entering), nearest.entering[0]
     if budget >= vision_tokens:
         return f"the image has only {vision_tokens} vision tokens: use vanilla"
     full_layers = int(budget * num_layers // vision_tokens)
     latest = min(full_layers - (count == "entering"), num_layers - 2)
     for first in range(latest, -1, -1):
-        nearest = _nearest(budget, count, starting_after(first))
-        if nearest.meets_it:
-            return f"schedule='{nearest.schedule}' can"
+        found = _nearest(budget, count, starting_after(first))
+        if found.meets_it:
+            return f"schedule='{found.schedule}' can"
+    if nearest.surrounds(budget):
+        return f"the nearest is schedule='{nearest.schedule}' with {mean_count(nearest.entering, count):g}"
     return "no stage is early enough: use a method that prunes before the language model (tome, downsample)"
 
 
@@ -68,6 +69,10 @@ class _Nearest(NamedTuple):
     meets_it: bool
     lowest: float
     highest: float
+
+    def surrounds(self, budget: float) -> bool:
+        """Whether some have fewer tokens and some more, and the steps between them are too wide."""
+        return self.lowest <= budget <= self.highest
 
 
 def _nearest(budget: float, count: Count, rows: Rows) -> _Nearest:

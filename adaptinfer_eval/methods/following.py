@@ -25,7 +25,7 @@ class FollowingMethod(LayerMethod):
     attaches `following` what came of it; by itself, such a method does not know what to keep.
     """
 
-    queries: ClassVar = "last"  # nothing is read from the attention; the cheapest row will do
+    queries: ClassVar = "none"
     outlived: ClassVar[Tensor | None] = None
     """Set by `following`, for one batch."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -64,10 +64,15 @@ class LayerMethod(Method):
     then stays below the budget, and the audit shows it. For larger images the budget is solved.
     """
     named_schedules: ClassVar[Mapping[str, str]] = {}
+    instead_of_budget: ClassVar[Collection[str]] = ("schedule",)
+    """Options that say how many tokens go on, so that a sweep's budgets are not for a method that is given one."""
     positions: ClassVar[Literal["keep", "renumber"]] = "renumber"
     """After a stage, tokens keep their original positions, or are numbered anew (in decode: tokens cached so far)."""
-    queries: ClassVar[Literal["text", "last"]] = "text"
-    """Attention rows to look at: all text after the image, or the last token of the prompt."""
+    queries: ClassVar[Literal["text", "last", "all", "none"]] = "text"
+    """Attention rows to look at: all text after the image, and the vision tokens' own ("all"); or the last token of the
+    prompt; or none, for which nothing is computed."""
+    looks_at: ClassVar[Collection[Literal["keys", "entering", "leaving"]]] = ()
+    """What else `score` sees of the layer before the stage: its keys, hidden states that enter or leave it."""
     looks_ahead: ClassVar[bool] = False
     """Score with the attention of the layer after the stage, which has not run yet, instead of the stage's own."""
 
@@ -91,6 +96,11 @@ class LayerMethod(Method):
 
     def inside(self, num_layers: int) -> LayerMethod:
         return self
+
+    @property
+    def attends(self) -> bool:
+        """Whether it needs a layer that attends."""
+        return self.queries != "none" or "keys" in self.looks_at
 
     # What a method says ------------------------------------------------------------------------------------------
 
@@ -220,6 +230,17 @@ class LayerMethod(Method):
             self.finer_candidates(num_layers, vision_tokens),
         ):
             yield OnDemand(len(schedules), partial(counted, schedules))
+
+    def places(self, num_layers: int) -> Schedule:
+        """Where the stages are, for images of any size. What they keep, or that they cannot, is planned by the prompt.
+
+        ValueError where a model of `num_layers` layers has no such layers.
+        """
+        if self.schedule is not None:
+            return self.plan(num_layers, self.official_tokens)
+        places = next(iter(self.candidates(num_layers, self.official_tokens)))
+        places.check(num_layers)
+        return places
 
     def starting_after(self, layer: int, num_layers: int) -> LayerMethod:
         """The same method with its first stage after `layer`."""

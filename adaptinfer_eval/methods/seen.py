@@ -1,8 +1,11 @@
-"""What a method gets to see: embeddings and attention rows. And what methods and engine do alike with tokens."""
+"""What a method gets to see: embeddings, attention rows, and what else of a layer it asks for.
+
+And what methods and engine do alike with tokens.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,41 +17,65 @@ Rotary = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """Input embeddings before layer 0. `vision` (B, V, D), `text` (B, T, D): the text after the image.
+class Tokens:
+    """What there is for each token: `vision` (B, V, D); `text` (B, T, D), of the text after the image.
 
     `vision_mask` (B, V) and `text_mask` (B, T) are False on padding.
     """
 
-    _hidden: Tensor
+    _all: Tensor
     _vision_index: Tensor
     vision_mask: Tensor
     text_mask: Tensor
 
     @property
     def vision(self) -> Tensor:
-        return gather_tokens(self._hidden, self._vision_index)
+        return gather_tokens(self._all, self._vision_index)
 
     @property
     def text(self) -> Tensor:
-        return self._hidden[:, self._hidden.shape[1] - self.text_mask.shape[1] :]
+        return self._all[:, self._all.shape[1] - self.text_mask.shape[1] :]
+
+
+class Embeddings(Tokens):
+    """Input embeddings before layer 0."""
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Softmaxed attention of one layer over the whole sequence, float32, 0 on padding.
+    """What a stage sees of its layer: softmaxed attention over the whole sequence, float32, 0 on padding.
 
     `to_vision` (B, H, R, V): query rows onto vision tokens; `to_text` (B, H, R, T): onto the text after the image.
-    The R rows are that text (R = T), or the prompt's last token (R = 1), as the method's `queries` says.
-    `vision_mask` (B, V) is False on padding. `prepared`: what the method's `prepare` returned.
+    The R rows are that text (R = T), the prompt's last token (R = 1), or none, as the method's `queries` says.
+    `vision_mask` (B, V) is False on padding. `prepared`: what the method's `prepare` returned. `keep` (B, 1): how many
+    of the vision tokens go on.
+
+    What the method `looks_at`, None else: `keys`, rotated, the key heads of a token side by side; hidden states that
+    are `entering` and `leaving` the layer. All in the type that the model computes in.
     """
 
     to_vision: Tensor
     to_text: Tensor
     vision_mask: Tensor
     prepared: Tensor | None
+    keep: Tensor
+    keys: Tokens | None
+    entering: Tokens | None
+    leaving: Tokens | None
     _rotary: Callable[[], tuple[Rotary, Rotary]]
     _numbers: Callable[[], Tensor]
+    _places: Callable[[], tuple[Tensor, Tensor]]
+    _among: Callable[[], Iterator[Tensor]] | None
+    _norm: Callable[[Tensor], Tensor]
+
+    def among_vision(self) -> Iterator[Tensor]:
+        """The vision tokens' own rows onto vision tokens, some rows at a time, (B, H, some, V), 0 on padding.
+
+        ValueError unless the method's `queries` are "all".
+        """
+        if self._among is None:
+            raise ValueError("the vision tokens' own rows are shown to methods that say queries = 'all'")
+        return self._among()
 
     def numbers(self) -> Tensor:
         """Which of the prompt's vision tokens these are, (B, V) int64: their places in `Embeddings.vision`.
@@ -57,9 +84,20 @@ class Attention:
         """
         return self._numbers()
 
+    def places(self) -> tuple[Tensor, Tensor]:
+        """Where vision tokens (B, V) and text (B, T) are in their own prompt, which begins with 0 and has no padding.
+
+        On padding, and of merged tokens, it is any token's place.
+        """
+        return self._places()
+
     def rotary(self) -> tuple[Rotary, Rotary]:
         """(cos, sin) of the query rows, (B, R, head size), and of the vision tokens, (B, V, head size), float32."""
         return self._rotary()
+
+    def norm(self, hidden: Tensor) -> Tensor:
+        """Hidden states (B, n, D) through the norm behind the model's last layer."""
+        return self._norm(hidden)
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

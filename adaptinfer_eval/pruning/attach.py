@@ -154,7 +154,7 @@ def _attach_decoder(
     if inside is not None:
         tokens = fewest * image_tokens
         going_in = before.entering(num_layers, tokens, fewest)[0] if before and tokens else tokens
-        usual = inside.plan(num_layers, going_in, fewest) if tokens else _places(inside, num_layers)
+        usual = inside.plan(num_layers, going_in, fewest) if tokens else inside.places(num_layers)
         _check_attending(anatomy, inside, usual)
         layers = LayerPruner(anatomy, inside, usual, trace, doubts)
     _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower, said), doubts)
@@ -217,7 +217,12 @@ def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) ->
 
 
 def _check_attending(anatomy: Anatomy, method: LayerMethod, usual: Schedule) -> None:
-    """ValueError for a stage after a layer that does not attend, or before any has: what would it choose by?"""
+    """ValueError for a stage after a layer that does not attend, or before any has: what would it choose by?
+
+    Methods that look at no attention choose anywhere.
+    """
+    if not method.attends:
+        return
     ahead = 1 if method.looks_ahead else 0
     can = [layer - ahead for layer in anatomy.attending if layer - ahead >= anatomy.attending[0]]
     if cannot := [stage.layer for stage in usual if stage.layer not in can]:
@@ -229,15 +234,6 @@ def _check_attending(anatomy: Anatomy, method: LayerMethod, usual: Schedule) -> 
 
 def _without(anatomy: Anatomy) -> list[int]:
     return sorted(set(range(len(anatomy.layers))) - set(anatomy.attending))
-
-
-def _places(method: LayerMethod, num_layers: int) -> Schedule:
-    """Where the stages are, for images of any size; what they keep, or that they cannot, is planned by the prompt."""
-    if method.schedule is not None:
-        return method.plan(num_layers, method.official_tokens)
-    places = next(iter(method.candidates(num_layers, method.official_tokens)))
-    places.check(num_layers)
-    return places
 
 
 def _fewest_images(method: Method, image_tokens: int) -> int:

@@ -29,6 +29,9 @@ def no_place(method: ImageMethod, why: str) -> ValueError:
 class Chooser:
     """Asks `method` about images that go into the decoder.
 
+    `watch`: what it looks at in the tower, `given`: what the caller says of prompts.
+    """
+
     def __init__(
         self,
         anatomy: Anatomy,

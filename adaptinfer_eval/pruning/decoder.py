@@ -182,7 +182,7 @@ class DecoderWatch:
         """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
         cache = cache_of(kwargs)
         plain = type(cache) is DynamicCache and not cache.offloading and not any(cache.is_sliding)
-        plain = plain and self.anatomy.shares_prefixes
+        plain = plain and self.anatomy.shares_prefixes and not (self.layers and self.layers.needs_whole_prompts)
         return plain and self.images is None and kwargs.get("inputs_embeds") is not None
 
     def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:

@@ -17,7 +17,6 @@ from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.methods.seen import Attention, Embeddings, Rotary, gather_tokens, per_sample
-from adaptinfer_eval.pruning.attention import attention_rows
 from adaptinfer_eval.pruning.deepstack import Removable, added_deep
 from adaptinfer_eval.pruning.lookahead import LookAhead, Seen
 from adaptinfer_eval.pruning.masks import Masks, causal_mask, pattern_of
@@ -28,6 +27,7 @@ from adaptinfer_eval.pruning.releases import cache_of
 from adaptinfer_eval.pruning.rotation import Places, Rotation
 from adaptinfer_eval.pruning.run import Run
 from adaptinfer_eval.pruning.sequence import Segment, choose, first_segment, regroup, shorten
+from adaptinfer_eval.pruning.stage import attended, last_rows, numbers, shown
 from adaptinfer_eval.pruning.steps import say_once, steps_of
 from adaptinfer_eval.pruning.trace import Trace
 
@@ -46,7 +46,9 @@ class LayerPruner:
         self.plan = functools.cache(functools.partial(method.resolved, len(self.layers)))
         self.stages = {stage.layer for stage in usual}
         ahead = 1 if method.looks_ahead else 0
-        self.observed = {attention_of(self.layers[layer + ahead]): layer + ahead for layer in self.stages}
+        watched = self.stages if method.attends else ()
+        self.observed = {attention_of(self.layers[layer + ahead]) for layer in watched}
+        self.needs_whole_prompts = method.queries == "all"  # rows of vision tokens, which a prefix has once for all
         self.ahead = LookAhead(self.observed if method.looks_ahead else ())
         if method.merged_count(method.official_tokens):
             self._check_merging(axes=3 if anatomy.several_axes else 1)
@@ -74,7 +76,7 @@ class LayerPruner:
         self.ahead.keep(None)
         if any(prompt.vision):
             ends_with_image = any(v and not t for v, t in zip(prompt.vision, prompt.text_after, strict=True))
-            if self.method.queries == "text" and ends_with_image:
+            if self.method.queries in ("text", "all") and ends_with_image:
                 raise ValueError(
                     f"{self.method.name} ranks vision tokens by the text after the image, and a prompt ends with its "
                     "image: put the question after the image, or use fastv or pdrop"
@@ -84,7 +86,8 @@ class LayerPruner:
             if any({stage.layer for stage in schedule} != self.stages for schedule in schedules if schedule):
                 raise ValueError(
                     f"{self.method.name} prunes prompts of another size after other layers than {sorted(self.stages)}: "
-                    "its official schedules of one depth have to name the same layers"
+                    "give an explicit schedule or a share of their tokens (0.25) for its budget, and let its official "
+                    "schedules of one depth name the same layers"
                 )
             inside = [str(schedule) if schedule else "no image" for schedule in schedules]
             if prompt.columns is None:
@@ -139,6 +142,8 @@ class LayerPruner:
                 self._start(run, hidden)
             elif index - 1 in self.stages:
                 hidden = self._stage(run, index, module, hidden, kwargs)
+            if index in self.stages and "entering" in self.method.looks_at:
+                run.entering = hidden
         current = run.segment_of(index)
         if current == 0:
             return None
@@ -188,15 +193,17 @@ class LayerPruner:
         """Prune what layer `index - 1` hands on to layer `index`."""
         method, before = self.method, run.segments[-1].to(hidden.device)
         if run.shared is not None:
+            run.entering = None if run.entering is None else run.shared.join_entering(run.entering)
             hidden, run.shared = run.shared.join(hidden), None
         if method.looks_ahead:
             now = len(run.segments) - 1
             mask = self._mask(run, now, index, hidden, kwargs) if now else kwargs.get("attention_mask")
-            self.ahead.run(module, hidden, self._rotary(run, now, index, hidden), mask, self._rows(run), kwargs)
-        if run.attention is None:
+            rows = before.length if self.needs_whole_prompts else last_rows(method, run)
+            self.ahead.run(module, hidden, self._rotary(run, now, index, hidden), mask, rows, kwargs)
+        if run.attended is None and method.attends:
             raise broken(f"no attention was seen for the stage after layer {index - 1}")
-        score = self._score(run.attention, index - 1).to(hidden.device)
-        run.attention = None
+        score = self._score(shown(method, run, index - 1, hidden, self.rotation), index - 1).to(hidden.device)
+        run.attended = run.entering = None
         keep, made = run.steps[index - 1].keep, run.steps[index - 1].made
         chosen = choose(score, before, keep)
         dropped = [now - kept for now, kept in zip(before.vision, keep, strict=True)]
@@ -220,14 +227,14 @@ class LayerPruner:
         """What merged token each of the prompt's vision tokens is part of after the stage that is running."""
         device, tokens, length = chosen.device, max(run.segments[0].vision), run.segments[0].length
         first = per_sample([number - length for number in run.next_id], device)
-        numbers = self._numbers(run, before)
-        own = (numbers - tokens).clamp(min=-1)  # -1 of tokens that were not merged
+        number = numbers(run, before)
+        own = (number - tokens).clamp(min=-1)  # -1 of tokens that were not merged
         fate = own.masked_fill(~chosen, -1)
         if into is not None:
             fate = torch.where(into < 0, fate, first + into)
-        numbers = numbers.masked_fill(~before.vision_mask, -1)
+        number = number.masked_fill(~before.vision_mask, -1)
         groups = None if run.groups is None else run.groups.to(device)
-        return regroup(groups, numbers, fate, tokens, max(run.next_id) - length)
+        return regroup(groups, number, fate, tokens, max(run.next_id) - length)
 
     def _score(self, attention: Attention, layer: int) -> Tensor:
         """What the method says, (B, V); ValueError where it is no such thing, noted where it is not finite."""
@@ -253,56 +260,14 @@ class LayerPruner:
         attention_mask: Tensor | None,
         kwargs: Kwargs,
     ) -> Any:
-        """Handler of the model's attention function: compute the rows that the method asked for."""
+        """Handler of the model's attention function: keep what the method asks for."""
         run = self.run
         if run is not None and run.step is None and module in self.observed:
             if self.ahead.running == self.method.looks_ahead:
-                run.attention = self._attention(run, module, query, key, attention_mask, kwargs)
+                run.attended = attended(self.method, run, query, key, attention_mask, kwargs)
             if self.ahead.running:
                 raise Seen
         return original(module, query, key, value, attention_mask, **kwargs)
-
-    def _rows(self, run: Run) -> int:
-        """Query rows that the method looks at."""
-        return max(run.prompt.text_after) if self.method.queries == "text" else 1
-
-    def _attention(
-        self, run: Run, module: nn.Module, query: Tensor, key: Tensor, seen_mask: Tensor | None, kwargs: Kwargs
-    ) -> Attention:
-        segment = run.segments[-1].to(query.device)
-        index, mask, valid = segment.vision_index, segment.vision_mask, segment.valid
-        prepared = None if run.prepared is None else run.prepared.to(query.device)
-        text, rows = max(run.prompt.text_after), self._rows(run)
-        weights = attention_rows(query, key, rows, valid, seen_mask, kwargs)
-        columns = index[:, None, None, :].expand(-1, weights.shape[1], rows, -1)
-        to_vision = weights.gather(3, columns)
-        to_text = weights[..., segment.length - text :]
-        if len(set(segment.vision)) > 1 or len(set(run.prompt.text_after)) > 1:
-            # Unequal prompts: zero what is no text, or no vision token, of the sample.
-            text_mask = run.prompt.text_mask.to(query.device)
-            row_mask = text_mask if self.method.queries == "text" else text_mask.new_ones(len(text_mask), 1)
-            to_vision = to_vision * (row_mask[:, None, :, None] & mask[:, None, None, :])
-            to_text = to_text * (row_mask[:, None, :, None] & text_mask[:, None, None, :])
-
-        def rotary() -> tuple[Rotary, Rotary]:
-            assert run.places is not None
-            positions, kind = run.places.of(segment), self.rotation.kind(self.observed[module])
-            # In float32, whatever the model computes in: where decay is nearly 0, rounding would make it 0.
-            shape = (*positions.shape[:-2], len(index), segment.length)
-            cos, sin = self.rotation(query.new_empty(0, dtype=torch.float32), positions.expand(shape), kind)
-            last = slice(segment.length - rows, None)
-            return (cos[:, last], sin[:, last]), (gather_tokens(cos, index), gather_tokens(sin, index))
-
-        def numbers() -> Tensor:
-            return self._numbers(run, segment)
-
-        return Attention(to_vision, to_text, mask, prepared, rotary, numbers)
-
-    def _numbers(self, run: Run, segment: Segment) -> Tensor:
-        """See `Attention.numbers`."""
-        first, ids = run.segments[0].to(segment.ids.device), segment.ids.gather(1, segment.vision_index)
-        number = (first.is_vision.cumsum(1) - 1).gather(1, ids.clamp(max=first.length - 1))
-        return torch.where(ids < first.length, number, ids - first.length + max(first.vision)).clamp(min=0)
 
     # Positions and masks -----------------------------------------------------------------------------------------
 

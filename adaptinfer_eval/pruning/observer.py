@@ -43,6 +43,7 @@ class Observer:
         self.see, self.doubts = see, doubts
         self.stages: frozenset[int] = frozenset()
         self.ahead = LookAhead(())
+        self.needs_whole_prompts = False
         self.prompt: Prompt | None = None
         self.segment: Segment | None = None
 

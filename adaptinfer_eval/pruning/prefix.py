@@ -59,20 +59,28 @@ class SharedPrefix:
 
 @dataclass
 class Shared:
-    """A computed prefix. `hidden` (U, P, D): what the last layer that ran hands on; `place` (B,): whose is whose.
+    """A computed prefix. `hidden` (U, P, D): what the last layer that ran hands on; `entering`: what it was given.
 
-    `embeds` (B, L, D) and `positions` (1 or B, L) are those of the whole prompts.
+    `place` (B,): whose is whose. `embeds` (B, L, D) and `positions` (1 or B, L) are those of the whole prompts.
     """
 
     hidden: Tensor
+    entering: Tensor
     place: Tensor
     embeds: Tensor
     positions: Tensor
 
     def join(self, hidden: Tensor) -> Tensor:
         """The prompts again, (B, L, D), from what the same layer made of the questions (B, L - P, D)."""
-        prefix = self.hidden.to(hidden.device)[self.place.to(hidden.device)]
-        return torch.cat([prefix, hidden], 1)
+        return self._before(self.hidden, hidden)
+
+    def join_entering(self, entering: Tensor) -> Tensor:
+        """The prompts again, (B, L, D), from what the same layer was given of the questions (B, L - P, D)."""
+        return self._before(self.entering, entering)
+
+    def _before(self, prefix: Tensor, questions: Tensor) -> Tensor:
+        prefix = prefix.to(questions.device)[self.place.to(questions.device)]
+        return torch.cat([prefix, questions], 1)
 
     @property
     def length(self) -> int:
@@ -95,6 +103,7 @@ def compute_prefix(
     length, place = prefix.length, per_sample(prefix.place, embeds.device)[:, 0]
     hidden = embeds[per_sample(prefix.unique, embeds.device)[:, 0], :length]
     for index, layer in enumerate(layers):
+        entering = hidden
         hidden = layer(
             hidden,
             attention_mask=causal_mask(text.config, index, hidden, valid=None),
@@ -105,4 +114,4 @@ def compute_prefix(
         filled = cache.layers[index]
         filled.batch_select_indices(place.to(filled.keys.device))
     questions = {"inputs_embeds": embeds[:, length:], "position_ids": positions[:, length:]}
-    return {**kwargs, **questions}, Shared(hidden, place, embeds, positions)
+    return {**kwargs, **questions}, Shared(hidden, entering, place, embeds, positions)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from adaptinfer_eval.methods.seen import Attention, Rotary
+from adaptinfer_eval.methods.seen import Rotary
 from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.rotation import Places
 from adaptinfer_eval.pruning.sequence import Segment
 from adaptinfer_eval.pruning.steps import Step
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What is kept of a layer's attention until the stage behind the layer, see `Attention`.
+
+    `keys` (B, H_kv, n, head size).
+    """
+
+    to_vision: Tensor
+    to_text: Tensor
+    keys: Tensor | None = None
+    among_vision: Callable[[], Iterator[Tensor]] | None = None
 
 
 @dataclass
@@ -21,6 +35,8 @@ class Run:
     `steps`: what each stage will do. `segments`: the sequence before the first stage, after it, ….
     `first_layers[i]`: where segment i begins. `shared`: the prompts' computed prefixes, until the first stage; so far
     layers get the questions alone. `groups`: as in a trace, after the last stage. `places`: where the tokens are.
+    `attended`, `entering`: what the method asks for of the layer that a stage is behind: its attention, and the hidden
+    states that it got.
     `step`: tokens decoded so far, None in prefill; `now`: the step's position as the model has it. `masks`, `rotary`:
     by segment and type of layer, for this forward.
     """
@@ -33,7 +49,8 @@ class Run:
     places: Places | None = None
     now: Tensor | None = None
     prepared: Tensor | None = None
-    attention: Attention | None = None
+    attended: Attended | None = None
+    entering: Tensor | None = None
     next_id: list[int] = field(default_factory=list)
     groups: Tensor | None = None
     step: int | None = None

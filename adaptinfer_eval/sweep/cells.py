@@ -10,6 +10,7 @@ from typing import Protocol
 from adaptinfer_eval.backbones import FAMILIES
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.methods.image import works_in_tower
+from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import Method, get_method
 from adaptinfer_eval.methods.schedule import Count, Per, is_share
 from adaptinfer_eval.models.options import make_method
@@ -117,8 +118,10 @@ def settings(config: Swept) -> list[Setting]:
     once: list[Setting] = []
     swept: list[Setting] = []
     for entry in config.methods:
-        fields = {field.name for field in dataclasses.fields(_known(entry.name))}
-        takes_budget = "budget" in fields and "schedule" not in entry.options
+        cls = _known(entry.name)
+        fields = {field.name for field in dataclasses.fields(cls)}
+        instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ()
+        takes_budget = "budget" in fields and not entry.options.keys() & instead
         counted = Setting(
             entry,
             count=config.count if takes_budget and "count" in fields else None,
