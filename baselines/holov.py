@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -32,6 +32,9 @@ class HoloV(ImageMethod):
     A crop is no window of the image but a run of tokens in raster order, 36 of 576. Tokens go in crop by crop, each in
     descending attention. A share larger than its crop is not passed on: rows of zeros stand for it, after all tokens.
     """
+
+    source: ClassVar = "NeurIPS 2025, arXiv 2510.02912"
+    licence: ClassVar = "Apache-2.0"
 
     crops: int | None = 16
 

@@ -7,7 +7,7 @@ arXiv 2409.10994.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.clip_text import CLIP_LARGE, Checkpoint
 from adaptinfer_eval.methods.image import ImageMethod
@@ -28,6 +28,9 @@ class TRIM(ImageMethod):
     the mean is of features before the projector; the question is read as it is asked, with the task's instruction, and
     cut at 77 tokens. The paper's own number of tokens (outliers of the image's scores) is not offered: a budget is.
     """
+
+    source: ClassVar = "COLING 2025, arXiv 2409.10994"
+    licence: ClassVar = "Apache-2.0"
 
     text_tower: Checkpoint = CLIP_LARGE
 

@@ -62,7 +62,7 @@ def _examined(config: SweepConfig, folder: Path) -> Iterator[Finding]:
             yield from found_by("disk", partial(disk, config))
             yield from found_by("checkpoint", partial(checkpoint, config))
             yield from found_by("tasks", partial(tasks, config, folder))
-            yield from found_by("methods", partial(methods, folder))
+            yield from found_by("methods", partial(methods, folder, config))
             yield from found_by("worker", worker.stop)
     finally:
         torch.set_num_threads(before)

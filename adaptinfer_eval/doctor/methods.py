@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 
 from adaptinfer_eval.doctor.finding import Finding, found_by, one_line
 from adaptinfer_eval.doctor.tiny import ALIKE, APART, tiny_config, tiny_sweep
+from adaptinfer_eval.methods.by_file import file_of, title
 from adaptinfer_eval.methods.method import Method, available_methods, get_method
 from adaptinfer_eval.sweep.cells import Cell, Setting, settings
+from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Answered, Failed, Worker
 
@@ -37,10 +39,10 @@ Row = dict[str, Any]
 """`answer` to a question, and as in a journal `kept` by layer or `assign`."""
 
 
-def methods(folder: Path) -> Iterator[Finding]:
-    """One finding per installed method. Logs go to `folder`."""
+def methods(folder: Path, config: SweepConfig) -> Iterator[Finding]:
+    """One finding per installed method, and per method that `config` names by file. Logs go to `folder`."""
     usable = []
-    for name in available_methods():
+    for name in (*available_methods(), *dict.fromkeys(entry.name for entry in config.methods if file_of(entry.name))):
         problem = _cannot_be_tried(name)
         if problem is None:
             usable.append(name)
@@ -51,7 +53,7 @@ def methods(folder: Path) -> Iterator[Finding]:
         worker, tried = _loaded(folder, names)
         refused = worker.ready().cannot_run
         for setting in tried:
-            name = setting.entry.name
+            name = setting.entry.title
             if setting.label in refused:
                 yield Finding(
                     f"method {name}", "warning", f"not tried: {refused[setting.label]}", "try it with limit=2"
@@ -78,18 +80,18 @@ def _cannot_be_tried(name: str) -> Finding | None:
         needed = [field.name for field in fields(cls) if field.default is field.default_factory is MISSING]
         if own := [option for option in needed if option not in ("budget", "count", "seed")]:
             text = f"not tried: it has no default for {', '.join(own)}"
-            return Finding(f"method {name}", "warning", text, "try it with limit=2")
+            return Finding(f"method {title(name)}", "warning", text, "try it with limit=2")
         for setting in _settings([name]):
             setting.build()
     except Exception as error:
         traceback.print_exc()
         remedy = "mend or uninstall the package that brings it"
-        return Finding(f"method {name}", "fails", f"does not load: {one_line(error)}", remedy)
+        return Finding(f"method {title(name)}", "fails", f"does not load: {one_line(error)}", remedy)
     return None
 
 
 def _tried(worker: Worker, setting: Setting, stored: list[Row] | None) -> Iterator[Finding]:
-    name = f"method {setting.entry.name}"
+    name = f"method {setting.entry.title}"
     try:
         single = [row for task, doc in QUESTIONS for row in _answered(worker, setting, task, (doc,))]
         # One batch with a shared prefix, one with padding.

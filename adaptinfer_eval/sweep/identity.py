@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaptinfer_eval.methods.by_file import file_of
 from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipped
@@ -72,7 +73,7 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
     return {
         "schema_version": SCHEMA_VERSION,
         "backbone": cell.backbone,
-        "method": setting.entry.name,
+        "method": setting.entry.title,
         "options": setting.entry.options,
         "budget": setting.budget,
         "count": setting.count,
@@ -130,8 +131,8 @@ def engine_digest() -> str:
 
 
 def code_digest(method: str) -> str:
-    """SHA-256 over the source of the method's own module."""
-    path = inspect.getsourcefile(get_method(method))
+    """SHA-256 over the source of the method's own module, or of the file that it is named by."""
+    path = file_of(method) or inspect.getsourcefile(get_method(method))
     return digest_files([Path(path)] if path else [])
 
 
