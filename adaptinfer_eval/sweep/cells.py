@@ -120,7 +120,7 @@ def settings(config: Swept) -> list[Setting]:
     for entry in config.methods:
         cls = _known(entry.name)
         fields = {field.name for field in dataclasses.fields(cls)}
-        instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ()
+        instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ("schedule",)
         takes_budget = "budget" in fields and not entry.options.keys() & instead
         counted = Setting(
             entry,
