@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from adaptinfer_eval.backbones.family import Family, nested
+from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import BatchFeature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +22,7 @@ class Gemma3(Family):
     title: ClassVar = "Gemma3"
     pretrained: ClassVar = "google/gemma-3-4b-it"
     decoders: ClassVar = ("gemma3_text",)
+    apart: ClassVar = True
     follows: ClassVar = ("token_type_ids",)
 
     def image_tokens(self, config: Any) -> int:
@@ -41,8 +41,3 @@ class Gemma3(Family):
     def mark(self, processor: Any) -> str:
         """The token that begins an image; its processor writes those of the image itself."""
         return str(processor.boi_token)
-
-    def process(
-        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
-    ) -> BatchFeature:
-        return nested(processor, texts, pictures, **options)
