@@ -66,7 +66,7 @@ def by_hand(text: Any, vision: Any, loss: float) -> list[int]:
     for layer in zip(text, vision, strict=True):
         gone = set(there)
         for sums in layer:
-            order = sorted(there, key=lambda token, sums=sums: (sums[token], token))
+            order = [token for _, token in sorted((sums[token], token) for token in there)]
             spare, left = set(), sum(sums[token] for token in order)
             for token in order:
                 left -= sums[token]
