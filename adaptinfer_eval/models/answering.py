@@ -165,6 +165,10 @@ class Answering:
         """Prefill the prompts, with nothing pruned, and show `see` what their tokens receive in every layer."""
         self._generate_in(observed(self.model, see, prefix=batch.prefix), batch, **PREFILL)
 
+    def logits(self, batch: Batch, method: Method) -> Tensor:
+        """Behind every prompt, pruned by `method`, (B, vocabulary)."""
+        return self._generate_under(method, batch, **PREFILL, output_logits=True)[0].logits[0]  # type: ignore[no-any-return]
+
     def score(self, batch: Batch) -> list[tuple[float, bool]]:
         """Sum of log-probabilities (natural log) of each continuation, and whether greedy decoding would choose it.
 

@@ -26,6 +26,10 @@ TITLES = {
     "fastv": "FastV",
     "pdrop": "PDrop",
     "sparsevlm": "SparseVLM",
+    "dart": "DART",
+    "vtw": "VTW",
+    "fitprune": "FitPrune",
+    "v2drop": "V2Drop",
     "adaptinfer": "AdaptInfer",
 }
 """The papers' spelling and order of methods; others come after them, by name."""
