@@ -20,12 +20,13 @@ from checkpoints.smolvlm import save_idefics3, save_smolvlm
 from lmms_tiny import save_tiny_llava
 
 NO_TOWER = "this model has none: use a method that prunes in the language model"
-UNEQUAL = "have unequal numbers of them: use a method that prunes between layers"
-BOTH_WAYS = "shows an image's tokens to each other by masks that are made before"
-AXES = "numbers them on three axes: use a method that prunes between layers"
+NO_GRID = "tokens are no grid"
+UNSEEN = "chooses by what the vision tower computes"
 NO_PLACE = "merges tokens, and .* has no place: use a method or variant that only drops tokens"
 
-M_ROPE = {"tome": NO_TOWER, "downsample": AXES, "merging": NO_PLACE}
+M_ROPE = {"tome": NO_TOWER, "merging": NO_PLACE}
+OWN_TOKENS = {"tome": NO_TOWER, "downsample": NO_GRID, "fastervlm": UNSEEN}
+"""Of families whose tokens are not simply those of the tower."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,19 @@ class Row:
 FAMILIES = {
     "llava": Row(save_tiny_llava),
     "internvl": Row(save_internvl, {"tome": NO_TOWER}),
-    "llava_next": Row(save_vicuna, {"tome": NO_TOWER, "downsample": UNEQUAL}),
-    "llava_onevision": Row(save_onevision, {"tome": NO_TOWER, "downsample": UNEQUAL}),
+    "llava_next": Row(save_vicuna, OWN_TOKENS),
+    "llava_onevision": Row(save_onevision, OWN_TOKENS),
     "qwen2_vl": Row(save_qwen2_vl, M_ROPE),
     "qwen2_5_vl": Row(save_qwen2_5_vl, M_ROPE),
     "qwen3_vl": Row(save_qwen3_vl, M_ROPE),
     "qwen3_5": Row(save_qwen3_5, M_ROPE, hybrid=True),
-    "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE}),
+    "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "merging": NO_PLACE}),
     "glm4v": Row(save_glm4v, M_ROPE),
-    "mistral3": Row(save_mistral3, {"tome": NO_TOWER, "downsample": UNEQUAL}),
-    "gemma4": Row(save_gemma4, {"tome": NO_TOWER, "downsample": UNEQUAL, "merging": NO_PLACE}),
+    "mistral3": Row(save_mistral3, {"tome": NO_TOWER}),
+    "gemma4": Row(save_gemma4, {**OWN_TOKENS, "merging": NO_PLACE}),
     "paligemma": Row(
         save_paligemma,
-        {"tome": NO_TOWER, "downsample": BOTH_WAYS, "merging": NO_PLACE},
+        {"tome": NO_TOWER, "merging": NO_PLACE},
         answer_types={"token_type_ids": 1},
         needs_images=True,
     ),

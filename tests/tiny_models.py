@@ -39,8 +39,14 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("foreground", {"schedule": "1:20,4:6"}),
     ("tome", {"budget": 20}),
     ("downsample", {"budget": 20}),
+    ("fastervlm", {"budget": 20}),
+    ("divprune", {"budget": 20}),
+    ("hiprune", {"budget": 20}),
+    ("vscan", {"schedule": "before:30,3:9"}),
 ]
-LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", "tome", "downsample")]
+BEFORE = ("tome", "downsample", "fastervlm", "divprune", "hiprune", "vscan")
+"""Those that prune before the decoder."""
+LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", *BEFORE)]
 SIZES: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,

@@ -51,6 +51,15 @@ class Anatomy:
         return self.text is not None and self.text.config.model_type in THREE_AXES
 
     @property
+    def no_place(self) -> str:
+        """Why tokens that are none of the prompt's have no place in it; empty where they have."""
+        if self.several_axes:
+            return "this model's positions have several axes, on which such a token has no place"
+        if self.follows:
+            return "in this model an image's tokens see each other, among which such a token has no place"
+        return ""
+
+    @property
     def shares_prefixes(self) -> bool:
         """Whether what prompts begin with alike can be computed layer by layer, by causal attention alone."""
         return not (self.several_axes or self.follows or hasattr(self.text, "_deepstack_process"))

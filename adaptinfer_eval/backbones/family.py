@@ -53,6 +53,8 @@ class Family(ABC):
     """See `Anatomy.follows`."""
     any_size: ClassVar[bool] = False
     """Whether images of other sizes have other numbers of vision tokens."""
+    unseen: ClassVar[str] = ""
+    """Why methods cannot look at its vision tower; empty where they can."""
     shapes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Models that are measured with random weights: name → what their config.json says."""
 
@@ -88,10 +90,10 @@ class Family(ABC):
         return (config.image_token_id,)
 
     @classmethod
-    def refuses(cls, before: bool, merges: bool) -> str:
-        """Why it cannot run a method that drops tokens `before` the decoder, or `merges` some; empty where it can."""
-        if before and (cls.any_size or cls.follows):
-            return "drops tokens before the decoder, image by image: use a method that prunes between layers"
+    def refuses(cls, looks: bool, merges: bool) -> str:
+        """Why it cannot run a method that `looks` at the vision tower, or `merges` tokens; empty where it can."""
+        if looks and cls.unseen:
+            return f"chooses by what the vision tower computes: {cls.unseen}"
         if merges and (cls.follows or set(cls.decoders) & {*THREE_AXES}):
             return "merges tokens, which have no place here: use a method or variant that only drops them"
         return ""
@@ -103,12 +105,11 @@ class Family(ABC):
         config, inner = model.config, model.model if hasattr(model, "lm_head") else model
         if self.follows and inner is model:
             raise ValueError(f"{type(model).__name__} does not make the masks that it needs: give the whole model")
-        tower = self.tower(inner)
         return Anatomy(
             text=self.decoder(inner),
             multimodal=inner,
-            tower=None if isinstance(tower, str) else tower,
-            unseen=tower if isinstance(tower, str) else "",
+            tower=self.tower(inner),
+            unseen=self.unseen,
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
             in_rows=self.in_rows,
@@ -121,9 +122,9 @@ class Family(ABC):
         """The decoder stack of a model's multimodal part."""
         return multimodal.language_model
 
-    def tower(self, multimodal: Any) -> Tower | str:
-        """The vision tower of a model's multimodal part; or why methods cannot look at it."""
-        return "what its vision tower computes is not known here"
+    def tower(self, multimodal: Any) -> Tower | None:
+        """The vision tower of a model's multimodal part, where methods can look at it."""
+        return None
 
     @classmethod
     def of(cls, model: Any) -> Family:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family, nested
+from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +27,13 @@ class Gemma3(Family):
 
     def image_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        model = multimodal.vision_tower
+        layers = layers_of(model)
+        patches, tokens = model.config.image_size // model.config.patch_size, self.image_tokens(multimodal.config)
+        side = patches // math.isqrt(tokens)
+        return stacked(model, layers, len(layers) - 1, multimodal.multi_modal_projector, side=side, pooled=True)
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         return {"token_type_ids": is_image.long()}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from adaptinfer_eval.backbones.qwen_vl import Grid
+from adaptinfer_eval.backbones.towers import Tower
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +17,11 @@ class Glm4V(Grid):
     title: ClassVar = "Glm4V"
     pretrained: ClassVar = "zai-org/GLM-4.1V-9B-Thinking"
     decoders: ClassVar = ("glm4v_text",)
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """Its merger is given tokens that a convolution has made of patches."""
+        tower = super().tower(multimodal)
+        return tower and replace(tower, shuffled=True)
 
     def sizes(self, processor: Any) -> list[tuple[Any, int]]:
         """A pixel counts for every frame of a step in time, of which an image fills all."""

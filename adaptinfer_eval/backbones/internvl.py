@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family, Square, patches
 from adaptinfer_eval.backbones.options import number
+from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +61,23 @@ class InternVL(Family):
     def image_tokens(self, config: Any) -> int:
         """Of a tile."""
         return int(patches(config.vision_config) * config.downsample_ratio**2)
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """A token is 2 × 2 patches side by side, and so are they in the projector's input."""
+        config, model = multimodal.config, multimodal.vision_tower
+        layers, read = layers_of(model), config.vision_feature_layer
+        if not isinstance(read, int) or config.vision_feature_select_strategy != "default":
+            return None
+        return stacked(
+            model,
+            layers,
+            len(layers) + read if read < 0 else read - 1,  # -1 and the number of layers: the last one's
+            multimodal.multi_modal_projector,
+            attention="attention",
+            class_tokens=1,
+            side=int(1 / config.downsample_ratio),
+            shuffled=True,
+        )
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil

@@ -115,23 +115,9 @@ class Llava(Family):
             return 0
         return layers_read(config)
 
-    def tower(self, multimodal: Any) -> Tower | str:
-        config, model = multimodal.config, multimodal.vision_tower
-        classes, read = CLASS_TOKENS[config.vision_config.model_type], layers_read(config)
-        if not read:
-            return "its projector reads several layers of the vision tower"
-        if classes != (config.vision_feature_select_strategy == "default"):
-            return "its projector is given other rows than the patches of its vision tower"
-        merging = self.merging_layers(config)
-        return stacked(
-            model,
-            layers_of(model),
-            read - 1,
-            multimodal.multi_modal_projector,
-            class_tokens=classes,
-            merging=merging,
-            image_tokens=self.image_tokens(config),
-        )
+    def tower(self, multimodal: Any) -> Tower | None:
+        tokens = self.image_tokens(multimodal.config)
+        return read_tower(multimodal, merging=self.merging_layers(multimodal.config), image_tokens=tokens)
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
@@ -163,6 +149,18 @@ class Llava(Family):
         from adaptinfer_eval.backbones.vicuna import marked
 
         return text if self.conv == "hf" else marked(text, processor.image_token, processor.tokenizer)
+
+
+def read_tower(multimodal: Any, **more: Any) -> Tower | None:
+    """A tower of which a projector reads the patches of one layer; None where it reads others, or several layers."""
+    config, model = multimodal.config, multimodal.vision_tower
+    classes, read = CLASS_TOKENS[config.vision_config.model_type], layers_read(config)
+    if not read or classes != (config.vision_feature_select_strategy == "default"):
+        return None
+    more |= {"class_tokens": classes}
+    if config.vision_config.model_type == "internvl_vision":
+        more |= {"attention": "attention"}
+    return stacked(model, layers_of(model), read - 1, multimodal.multi_modal_projector, **more)
 
 
 def layers_read(config: Any) -> int:

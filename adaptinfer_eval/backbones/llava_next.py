@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.backbones.llava import read_tower
 from adaptinfer_eval.backbones.options import choice, number
+from adaptinfer_eval.backbones.towers import Tower
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +33,8 @@ class LlavaNext(Family):
 
     `packing`: "spatial_unpad" is the model's own: of the tiles, what shows padding is left out, and every row of tokens
     ends in one that marks it. "flat" is how the papers count: 576 tokens of the whole image and of each of its tiles,
-    2880 of a square one, none left out and none added; a mark less in what the model was trained on.
+    2880 of a square one, none left out and none added; a mark less in what the model was trained on. Methods that look
+    at the vision tower need it: what it shows is of whole tiles, which share an image's budget equally.
     """
 
     model_type: ClassVar = "llava_next"
@@ -62,6 +65,11 @@ class LlavaNext(Family):
     }
 
     packing: str = choice("spatial_unpad", "flat")
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        vision = multimodal.config.vision_config
+        side = int(vision.image_size // vision.patch_size)
+        return read_tower(multimodal, tile=(side, side))
 
     @property
     def encodes(self) -> bool:
@@ -142,6 +150,7 @@ class LlavaOneVision(Family):
     }
 
     repeats_frames: ClassVar = True
+    unseen: ClassVar = "its tokens are not the tower's: they are resized, padding is left out and rows are marked"
 
     frames: int = number(16, "a whole number of frames")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family, patches
 from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +28,11 @@ class PaliGemma(Family):
 
     def image_tokens(self, config: Any) -> int:
         return patches(config.vision_config)
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        model = multimodal.vision_tower
+        layers = layers_of(model)
+        return stacked(model, layers, len(layers) - 1, multimodal.multi_modal_projector)
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         """0 before the answer."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.options import number, number_or_none
+from adaptinfer_eval.backbones.towers import Grid as Patches
+from adaptinfer_eval.backbones.towers import Tower
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,27 @@ class Grid(Family):
 
     def image_tokens(self, config: Any) -> int:
         return _SIDE**2
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """Images lie one behind the other, and a token's patches, too."""
+        visual, layers = multimodal.visual, list(multimodal.visual.blocks)
+        return Tower(
+            visual,
+            layers,
+            len(layers) - 1,
+            visual.merger,
+            _grids,
+            order=self.order(visual),
+            attention="attn",
+            arguments=("hidden_states", "grid_thw"),
+            packed=True,
+            side=visual.spatial_merge_size,
+            in_blocks=True,
+        )
+
+    def order(self, visual: Any) -> Callable[[Mapping[str, Any]], Tensor | None]:
+        """See `Tower.order`."""
+        return lambda _: None
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         processor = super().load_processor(pretrained, revision, config)
@@ -142,6 +165,26 @@ class Qwen25VL(Qwen2VL):
         },
     }
 
+    def order(self, visual: Any) -> Callable[[Mapping[str, Any]], Tensor | None]:
+        """Most of its layers attend within windows, by which its tokens are sorted."""
+
+        def by_windows(named: Mapping[str, Any]) -> Tensor | None:
+            import torch
+
+            grids, unit = named["grid_thw"], visual.spatial_merge_size**2
+            if hasattr(visual, "get_window_index"):  # older releases
+                tokens, _ = visual.get_window_index(grids)
+            else:
+                from transformers.vision_utils import get_vision_window_index
+
+                tokens, _ = get_vision_window_index(
+                    grids, visual.spatial_merge_size, visual.window_size, visual.patch_size
+                )
+            patches: Tensor = tokens[:, None] * unit + torch.arange(unit, device=tokens.device)
+            return patches.flatten().to(named["hidden_states"].device)
+
+        return by_windows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Qwen3VL(Qwen2VL):
@@ -163,3 +206,9 @@ class Qwen35(Qwen2VL):
     pretrained: ClassVar = "Qwen/Qwen3.5-9B"
     decoders: ClassVar = ("qwen3_5_text",)
     bounds_videos: ClassVar = True
+
+
+def _grids(named: Mapping[str, Any]) -> list[Patches]:
+    """Of images, and of videos with their frames in front."""
+    grids: list[list[int]] = named["grid_thw"].tolist()
+    return [tuple(grid) if grid[0] > 1 else (grid[1], grid[2]) for grid in grids]

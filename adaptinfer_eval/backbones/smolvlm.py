@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family, nested, patches
+from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 if TYPE_CHECKING:
     import torch
@@ -27,6 +28,18 @@ class SmolVLM(Family):
     def image_tokens(self, config: Any) -> int:
         """Of a tile."""
         return int(patches(config.vision_config) // config.scale_factor**2)
+
+    def tower(self, multimodal: Any) -> Tower | None:
+        """Its connector makes tokens of patches, and projects them."""
+        connector, layers = multimodal.connector, layers_of(multimodal.vision_model)
+        return stacked(
+            multimodal.vision_model,
+            layers,
+            len(layers) - 1,
+            connector,
+            side=connector.scale_factor,
+            projects=connector.modality_projection,
+        )
 
     def decoder(self, multimodal: Any) -> Any:
         return multimodal.text_model

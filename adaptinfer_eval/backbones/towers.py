@@ -26,7 +26,8 @@ class Tower:
     where the tower takes them in another.
     `class_tokens`: rows before the patches of an image. `side`: a token is made of side × side patches; `in_blocks`:
     they follow each other in the tower; `pooled`: by their mean, else side by side. `shuffled`: the projector is given
-    tokens, not patches.
+    tokens, not patches. `projects`: what it makes of rows such as tokens are made of, (…, C), where it takes others.
+    `tile`: the grid of tokens that each has where an image may be several here, one behind the other in the decoder.
     `merging`: layers that can merge tokens, those up to the one that is read; `image_tokens`: of each image there.
     """
 
@@ -44,6 +45,8 @@ class Tower:
     in_blocks: bool = False
     pooled: bool = False
     shuffled: bool = False
+    projects: Callable[[Tensor], Tensor] | None = None
+    tile: Grid | None = None
     merging: int = 0
     image_tokens: int = 0
 
@@ -65,7 +68,8 @@ class Tower:
         # Its forward, past the hooks of those who watch it.
         projector: Any = self.projector
         weight = next(projector.parameters())
-        return projector.forward(rows.to(weight.device, weight.dtype)).to(rows.device).float()  # type: ignore[no-any-return]
+        projects = self.projects or projector.forward
+        return projects(rows.to(weight.device, weight.dtype)).to(rows.device).float()
 
 
 def stacked(model: nn.Module, layers: Sequence[nn.Module], read: int, projector: Any, **more: Any) -> Tower:

@@ -28,6 +28,8 @@ class ImageMethod(Method):
     count: Count = "leaving"
     per: Per = "image"
 
+    makes: ClassVar[bool] = False
+    """Whether it puts in tokens of its own, beside those of the image."""
     in_tower: ClassVar[bool] = False
     """Whether tokens are merged inside the vision tower (`tower_schedule`, `assign`)."""
 

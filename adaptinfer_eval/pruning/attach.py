@@ -20,7 +20,7 @@ from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.methods.schedule import Schedule
 from adaptinfer_eval.methods.tower import Look
 from adaptinfer_eval.methods.two_places import TwoPlaceMethod
-from adaptinfer_eval.pruning.choice import Chooser
+from adaptinfer_eval.pruning.choice import Chooser, no_place
 from adaptinfer_eval.pruning.decoder import DecoderWatch
 from adaptinfer_eval.pruning.given import Given, Tokenize
 from adaptinfer_eval.pruning.guards import check_generate, check_mode
@@ -163,15 +163,22 @@ def _attach_decoder(
 def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Given, doubts: Doubts) -> Chooser:
     """What asks `method`; it watches the vision tower, where there is one to look at."""
     tower = anatomy.tower
+    if method.makes and anatomy.no_place:
+        raise no_place(method, anatomy.no_place)
     if method.in_tower:
-        return Chooser(anatomy.text, method, Look(hidden=False), None, said, doubts)
+        return Chooser(anatomy, method, Look(hidden=False), None, said, doubts)
     if tower is None:
         look = method.look(0, 1)
         if look.tower:
             why = anatomy.unseen or "there is none here: use it on a whole model"
             raise ValueError(f"{method.name} chooses by what the vision tower computes, and {why}")
-        return Chooser(anatomy.text, method, look, None, said, doubts)
-    look = method.look(tower.read, len(tower.layers))
+        return Chooser(anatomy, method, look, None, said, doubts)
+    depth = len(tower.layers)
+    look = method.look(tower.read, depth)
+    if beyond := look.layers - set(range(depth)):
+        raise ValueError(
+            f"{method.name} looks at layer {min(beyond)} of the vision tower, which has layers 0 to {depth - 1}"
+        )
     config: Any = tower.model.config
     if look.clip and config.model_type != CLIP:
         raise ValueError(
@@ -180,7 +187,7 @@ def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Give
         )
     watch = TowerWatch(tower, look)
     _watch_tower(stack, watch)
-    return Chooser(anatomy.text, method, look, watch, said, doubts)
+    return Chooser(anatomy, method, look, watch, said, doubts)
 
 
 def _watch_tower(stack: ExitStack, watch: TowerWatch) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor
 from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.seen import gather_tokens
-from adaptinfer_eval.pruning.choice import Choice, Chooser
+from adaptinfer_eval.pruning.choice import Chooser, no_place
 from adaptinfer_eval.pruning.deepstack import Removable, added_deep
+from adaptinfer_eval.pruning.entering import Choice
 from adaptinfer_eval.pruning.masks import Masks
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
@@ -93,8 +94,16 @@ class ImagePruner:
         self.trace.schedules = [f"before:{count}" if count else "no image" for count in choice.keep]
         positions, following = self._positions(after, kwargs.get("position_ids"))
         mask = self._mask(after, embeds, prompt)
+        left = {name: self._left(value, after) for name, value in kwargs.items()}
         given = {"input_ids": None, "inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
-        return {**kwargs, **given}, Entered(after, following)
+        return {**left, **given}, Entered(after, following)
+
+    @staticmethod
+    def _left(value: Any, left: Segment) -> Any:
+        """Of what the decoder is given for every token, by layer (Gemma 4), what is of those that are left."""
+        if not isinstance(value, Tensor) or value.ndim < 4:
+            return value
+        return value.gather(1, left.ids[..., None, None].expand(-1, -1, *value.shape[2:]))
 
     def decode(self, entered: Entered | None, cached: int, kwargs: Kwargs) -> Kwargs:
         """The decoder's arguments of a decode step after `cached` tokens."""
@@ -109,19 +118,9 @@ class ImagePruner:
         return {**kwargs, "attention_mask": None if mask is None else mask.long(), "position_ids": positions}
 
     def _check_made(self, choice: Choice, length: int) -> None:
-        if choice.made is None or not (self.anatomy.several_axes or self.anatomy.follows):
-            return
-        if not bool((choice.numbers >= length).any()):
-            return
-        if self.anatomy.several_axes:
-            raise ValueError(
-                f"{self.method.name} puts tokens of its own before the decoder, and this model's positions have "
-                "several axes, on which they have no place: use a method that only drops tokens"
-            )
-        raise ValueError(
-            f"{self.method.name} puts tokens of its own before the decoder, and in this model an image's tokens see "
-            "each other, among which they have no place: use a method that only drops tokens"
-        )
+        why = self.anatomy.no_place if choice.made is not None else ""
+        if why and bool((choice.numbers >= length).any()):
+            raise no_place(self.method, why)
 
     @staticmethod
     def _holds_features(embeds: Tensor, segment: Segment, entering: Tensor) -> bool:

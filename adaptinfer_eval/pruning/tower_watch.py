@@ -60,7 +60,8 @@ class TowerWatch:
 
     def _begin(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         named = {**dict(zip(self.tower.arguments, args, strict=False)), **kwargs}
-        self.forwards.append(_Forward(self.tower.grids(named), self.tower.order(named)))
+        order = self.tower.order(named) if self.look.tower else None
+        self.forwards.append(_Forward(self.tower.grids(named), order))
 
     @property
     def _now(self) -> _Forward:
@@ -152,7 +153,8 @@ class TowerWatch:
     def _hidden(self, forward: _Forward) -> list[Tensor]:
         calls = self._seen(forward, "hidden", -1)
         if self.tower.shuffled:
-            return list(calls[0])
+            sizes = [math.prod(self.tower.token_grid(grid)) for grid in forward.grids]
+            return list(torch.split(calls[0][0], sizes)) if self.tower.packed else list(calls[0])
         grouped = self._grouped(forward, calls)
         return [of_tokens.mean(1) if self.tower.pooled else of_tokens.flatten(1) for of_tokens in grouped]
 

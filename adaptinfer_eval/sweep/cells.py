@@ -198,8 +198,10 @@ def prompts_planned_for(config: SweepConfig) -> str:
 def _audit(method: Method, shape: Shape, config: SweepConfig, vision_tokens: int) -> Audit:
     """The cost on paper; ValueError for what the engine would refuse."""
     before, inside = method.before(shape.num_layers), method.inside(shape.num_layers)
+    looks = before is not None and before.look(0, 1).tower
     merges = inside is not None and inside.merged_count(vision_tokens) > 0
-    if why := FAMILIES[config.backbone].refuses(before is not None, merges):
+    merges = merges or (before is not None and before.makes)
+    if why := FAMILIES[config.backbone].refuses(looks, merges):
         raise ValueError(f"{method.name} {why}")
     if works_in_tower(method) and shape.merging_layers is not None:
         method.check_tower(shape.merging_layers, shape.vision_tokens, config.images)
