@@ -108,7 +108,7 @@ class Encoding(ImageMethod):
 
         from adaptinfer_eval.methods.seen import gather_tokens, highest
 
-        if images.grid is None or len(images.grid) != 2:
+        if images.grid is None:
             raise ValueError(
                 f"{self.name} chooses in windows of an image, and its tokens are no grid of rows and columns"
             )
@@ -126,16 +126,16 @@ def _best_of_windows(scores: Tensor, grid: tuple[int, ...], count: int) -> Tenso
     """The best of each window, as many of each and `count` at most in all: (I, N) → (I, N) bool."""
     from torch.nn import functional as F
 
-    rows, columns = grid
+    *_, rows, columns = grid  # each frame of a video has windows of its own
     down, across = ceil(rows / _WINDOW), ceil(columns / _WINDOW)
     padded = F.pad(
         scores.view(-1, rows, columns), (0, across * _WINDOW - columns, 0, down * _WINDOW - rows), value=-inf
     )
     windows = padded.view(-1, down, _WINDOW, across, _WINDOW).transpose(2, 3).flatten(3)
     rank = windows.argsort(dim=3, descending=True, stable=True).argsort(dim=3)
-    best = rank < count // (down * across)
+    best = rank < count // (down * across * (scores.shape[1] // (rows * columns)))
     whole = best.view(-1, down, across, _WINDOW, _WINDOW).transpose(2, 3).reshape(-1, down * _WINDOW, across * _WINDOW)
-    return whole[:, :rows, :columns].flatten(1)
+    return whole[:, :rows, :columns].reshape(scores.shape)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -276,6 +276,16 @@ def test_vscan_takes_grids_of_broken_windows() -> None:
     assert {60, 61, 62} <= set(encoding.select(images, 40).index[0].tolist())  # the last window, of three tokens
 
 
+def test_vscan_sees_each_frame_by_itself() -> None:
+    images = random_images(0, (3, 6, 6))
+    encoding = get_method("vscan")(budget=64).before(32)
+    kept = encoding.select(images, 24).index
+    for number, frames in enumerate(images.attention[5].mean(1).view(3, 3, 36)):
+        for frame, scores in enumerate(frames):  # half of 24 tokens are 4 of each
+            best = (scores.topk(4).indices + 36 * frame).tolist()
+            assert set(best) <= set(kept[number].tolist())
+
+
 def test_vscans_two_places_have_one_budget() -> None:
     method = get_method("vscan")
     for budget in (192, 128, 64, 33, 1):
