@@ -89,13 +89,6 @@ def test_costs_are_of_both_places() -> None:
         ae.audit(ae.get_method("vscan")(schedule="before:96,15:97"), vision_tokens=576, **shape)
 
 
-def test_layers_that_a_tower_has_not_are_named() -> None:
-    method = ae.get_method("hiprune")(budget=20, object_layer=4)
-    why = "HiPrune looks at layer 4 of the vision tower, which has layers 0 to 3"
-    with pytest.raises(ValueError, match=why), ae.pruned(llava(), method):
-        pass
-
-
 def test_a_decoder_alone_has_no_tower_to_look_at() -> None:
     mask = torch.zeros(1, 80, dtype=torch.bool)
     mask[:, 5:69] = True

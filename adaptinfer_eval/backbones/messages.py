@@ -26,12 +26,6 @@ Message = tuple[str, list[Part]]
 """Role ("system", "user" or "assistant") and its text, images and videos in order."""
 
 
-def question_of(messages: Sequence[Message]) -> str:
-    """What the user says last, in words alone."""
-    asked = next((content for role, content in reversed(messages) if role == "user"), [])
-    return "".join(part for part in asked if isinstance(part, str)).strip()
-
-
 def checkpoint_template(messages: Sequence[Message], processor: Any) -> str:
     """The chat template that the checkpoint's processor carries."""
     conversation = [

@@ -31,12 +31,7 @@ class Look:
     @property
     def tower(self) -> bool:
         """Whether it is anything of the tower."""
-        return self.hidden or bool(self.layers)
-
-    @property
-    def layers(self) -> set[int]:
-        """Of the tower, those that anything is asked of."""
-        return {*self.attention, *self.received, *self.keys, *self.queries}
+        return self.hidden or bool(self.attention or self.received or self.keys or self.queries)
 
 
 @dataclass(frozen=True)
