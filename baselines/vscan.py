@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from adaptinfer_eval.methods.budget import scale_layers
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.layer import LayerMethod
-from adaptinfer_eval.methods.schedule import Count, check_budget, check_counting, is_share
+from adaptinfer_eval.methods.schedule import Count, ShareOfCurrent, check_budget, check_counting, is_share
 from adaptinfer_eval.methods.tower import Look, Selection
 from adaptinfer_eval.methods.two_places import TwoPlaceMethod
 
@@ -30,8 +30,8 @@ _WINDOW = 6
 class VScan(TwoPlaceMethod):
     """VScan (arXiv 2505.22654): 1.5 × `budget` tokens go into the decoder; after half of its layers, a third goes on.
 
-    That is `budget` entering layers on average; with `count="leaving"`, or where the layers are not 32, as many go in
-    as make it so. The stage sits after layer 15 of 32. `schedule`: explicit instead, `before:96,15:32`; without
+    That is `budget` entering layers on average, which the paper counts and this method by default; `count="leaving"`
+    lets as many more in as make it so. The stage sits after layer 15 of 32, and stays there in relative depth. `schedule`: explicit instead, `before:96,15:32`; without
     `before`, all tokens go in.
     """
 
@@ -149,6 +149,12 @@ class Decoding(LayerMethod):
     @property
     def name(self) -> str:
         return VScan.__name__
+
+    def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
+        """A third is rounded, for the budget's sake."""
+        if isinstance(keep, float) and not isinstance(keep, ShareOfCurrent):
+            return min(int(vision_tokens * keep + 0.5), current)
+        return super().keep_count(keep, vision_tokens, current)
 
     def score(self, attention: Attention) -> Tensor:
         """Mean over heads of the last token's attention."""
