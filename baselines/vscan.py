@@ -31,8 +31,8 @@ class VScan(TwoPlaceMethod):
     """VScan (arXiv 2505.22654): 1.5 × `budget` tokens go into the decoder; after half of its layers, a third goes on.
 
     That is `budget` entering layers on average, which the paper counts and this method by default; `count="leaving"`
-    lets as many more in as make it so. The stage sits after layer 15 of 32, and stays there in relative depth. `schedule`: explicit instead, `before:96,15:32`; without
-    `before`, all tokens go in.
+    lets as many more in as make it so. The stage sits after layer 15 of 32, elsewhere at the same relative depth.
+    `schedule`: explicit instead, `before:96,15:32`; without `before`, all tokens go in.
     """
 
     schedule: str | None = None
