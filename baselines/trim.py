@@ -7,7 +7,7 @@ arXiv 2409.10994.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.clip_text import CLIP_LARGE, Checkpoint
 from adaptinfer_eval.methods.image import ImageMethod
@@ -30,6 +30,8 @@ class TRIM(ImageMethod):
     """
 
     text_tower: Checkpoint = CLIP_LARGE
+
+    makes: ClassVar = True
 
     def look(self, read: int, depth: int) -> Look:
         return Look(question=True, clip=True)

@@ -25,7 +25,7 @@ UNSEEN = "chooses by what the vision tower computes"
 NO_PLACE = "merges tokens, and .* has no place: use a method or variant that only drops tokens"
 
 M_ROPE = {"tome": NO_TOWER, "merging": NO_PLACE}
-OWN_TOKENS = {"tome": NO_TOWER, "downsample": NO_GRID, "fastervlm": UNSEEN}
+OWN_TOKENS = {"tome": NO_TOWER, "downsample": NO_GRID, "fastervlm": UNSEEN, "hiprune": UNSEEN, "vscan": UNSEEN}
 """Of families whose tokens are not simply those of the tower."""
 
 
@@ -58,10 +58,10 @@ class Row:
         return 1e-3 if self.hybrid else 1e-5
 
     def placed(self, schedule: str, method: str) -> str:
-        """A schedule for eight layers as one for those of the family; PyramidDrop looks at the layer behind its own."""
+        """A schedule for eight layers as one for those of the family; some look at the layer behind their own."""
         if not self.hybrid:
             return schedule
-        first = 2 if method == "pdrop" else 1
+        first = 2 if method in ("pdrop", "vscan") else 1
         return re.sub(r"(?<![\d.])(\d+):", lambda found: f"{2 * int(found[1]) + first}:", schedule)
 
 

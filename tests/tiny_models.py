@@ -45,8 +45,10 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("downsample", {"budget": 20}),
     ("fastervlm", {"budget": 20}),
     ("divprune", {"budget": 20}),
+    ("hiprune", {"budget": 20}),
+    ("vscan", {"schedule": "before:30,3:9"}),
 ]
-BEFORE = ("tome", "downsample", "fastervlm", "divprune")
+BEFORE = ("tome", "downsample", "fastervlm", "divprune", "hiprune", "vscan")
 """Those that prune before the decoder."""
 LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", *BEFORE)]
 SIZES: dict[str, Any] = {

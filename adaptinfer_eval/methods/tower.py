@@ -92,8 +92,9 @@ class Selection:
 
 
 def video_grid(images: Images, method: str) -> tuple[int, int, int]:
-    """Frames, rows and columns of videos; ValueError of still images. `method`: its name, for that error."""
+    """Frames, rows and columns of videos; ValueError of other images. `method`: its name, for that error."""
     if images.grid is None or len(images.grid) != 3:
-        raise ValueError(f"{method} compares the frames of a video, and was given a still image: use it for videos")
+        what = "a still image" if images.grid else "tokens that are no whole frames"
+        raise ValueError(f"{method} compares the frames of a video, and was given {what}: use another method there")
     frames, rows, columns = images.grid
     return frames, rows, columns

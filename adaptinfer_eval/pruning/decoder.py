@@ -85,10 +85,10 @@ class DecoderWatch:
         handles.append(text.register_forward_pre_hook(self._before_text, with_kwargs=True))
         handles.append(text.register_forward_hook(self._after_text))
         handles.append(self.anatomy.layers[0].register_forward_pre_hook(self._bind_cache, with_kwargs=True))
-        if self.layers is not None:
-            handles += self.layers.hook()
         if self.images is not None:
             handles += self.images.hook()
+        if self.layers is not None:
+            handles += self.layers.hook()
         return handles
 
     def _before_model(self) -> None:

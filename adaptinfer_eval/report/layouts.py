@@ -23,6 +23,8 @@ HEADINGS = {
 TITLES = {
     "vanilla": "Vanilla",
     "tome": "ToMe",
+    "fastervlm": "FasterVLM",
+    "divprune": "DivPrune",
     "fastv": "FastV",
     "pdrop": "PDrop",
     "sparsevlm": "SparseVLM",
