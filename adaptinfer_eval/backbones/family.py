@@ -45,6 +45,8 @@ class Family(ABC):
 
     "image tokens", "images", "video tokens", "videos", "prompts", or "prompts with images".
     """
+    alike: ClassVar[bool] = False
+    """See `Anatomy.alike`."""
     in_rows: ClassVar[bool] = False
     """See `Anatomy.in_rows`."""
     first_position: ClassVar[int] = 0
@@ -112,6 +114,7 @@ class Family(ABC):
             unseen=self.unseen,
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
+            alike=self.alike,
             in_rows=self.in_rows,
             first_position=self.first_position,
             follows=self.follows,

@@ -150,6 +150,7 @@ class LlavaOneVision(Family):
     }
 
     repeats_frames: ClassVar = True
+    alike: ClassVar = True
     unseen: ClassVar = "its tokens are not the tower's: they are resized, padding is left out and rows are marked"
 
     frames: int = number(16, "a whole number of frames")
