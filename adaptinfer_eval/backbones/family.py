@@ -49,6 +49,8 @@ class Family(ABC):
     """Whether its processor wants to be told which pictures are of one prompt."""
     repeats_frames: ClassVar[bool] = False
     """Whether all videos of a batch have to have as many frames: short ones then show some twice."""
+    alike: ClassVar[bool] = False
+    """See `Anatomy.alike`."""
     in_rows: ClassVar[bool] = False
     """See `Anatomy.in_rows`."""
     first_position: ClassVar[int] = 0
@@ -116,6 +118,7 @@ class Family(ABC):
             unseen=self.unseen,
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
+            alike=self.alike,
             in_rows=self.in_rows,
             first_position=self.first_position,
             follows=self.follows,

@@ -127,6 +127,7 @@ class LlavaOneVision(Family):
     }
     apart: ClassVar = True  # several images of a prompt are shown without tiles
     repeats_frames: ClassVar = True
+    alike: ClassVar = True
     unseen: ClassVar = "its tokens are not the tower's: they are resized, padding is left out and rows are marked"
 
     frames: int = number(16, "a whole number of frames")

@@ -261,4 +261,4 @@ class DecoderWatch:
         if self.images is None or not any(prompt.vision):
             return prompt
         numbers = None if ids is None or not known else for_rows(self.anatomy.image_numbers(ids))
-        return replace(prompt, sizes=sizes_of(prompt, self.anatomy.image_tokens, numbers))
+        return replace(prompt, sizes=sizes_of(prompt, self.anatomy.image_tokens, numbers, self.anatomy.alike))
