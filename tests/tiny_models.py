@@ -41,8 +41,17 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("downsample", {"budget": 20}),
     ("fastervlm", {"budget": 20}),
     ("divprune", {"budget": 20}),
+    ("visionzip", {"budget": 20}),
+    ("vispruner", {"budget": 20}),
+    ("scope", {"budget": 20}),
+    ("holov", {"budget": 20}),
+    ("prumerge", {"budget": 20}),
+    ("prumerge", {"budget": None}),
 ]
-BEFORE = ("tome", "downsample", "fastervlm", "divprune")
+BEFORE = (
+    *("tome", "downsample", "fastervlm", "divprune"),
+    *("visionzip", "vispruner", "scope", "holov", "prumerge"),
+)
 """Those that prune before the decoder."""
 LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", *BEFORE)]
 SIZES: dict[str, Any] = {
