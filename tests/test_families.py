@@ -20,7 +20,7 @@ from oracle import last_logits
 from test_lmms_models import METHODS as BUDGETED
 from test_lmms_models import ask
 from test_package import imported
-from tiny_models import METHODS, takes_features
+from tiny_models import BEFORE, METHODS, takes_features
 from torch import Tensor
 
 import adaptinfer_eval as ae
@@ -191,17 +191,25 @@ def test_equals_a_model_without_cache_and_engine(
         assert error < 1e-5, f"step {step}: {error}"
 
 
-@pytest.mark.parametrize("name", ["fastv", "random"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        (family, name)
+        for family, name, _ in crossed((name, {}) for name in ("fastv", "random", "fastervlm", "divprune"))
+    ],
+)
 def test_a_method_that_keeps_all_changes_nothing_and_leaves_nothing_behind(
     tiny: Callable[..., Any], documents: list[Document], family: str, name: str
 ) -> None:
-    """Bit for bit, under both rules: fastv keeps positions, random numbers anew."""
+    """Bit for bit, under both rules: fastv keeps positions, random numbers anew; and before the decoder."""
     wrapper = tiny(family)
     inputs = encoded(wrapper, documents[2:3]).inputs
     tokens = int(wrapper.anatomy.is_vision(inputs["input_ids"]).sum())
-    method = ae.get_method(name)(schedule=FAMILIES[family].placed(f"1:{tokens}", name))
-    assert method.positions == {"fastv": "keep", "random": "renumber"}[name]
+    if name in BEFORE:
+        method = ae.get_method(name)(budget=wrapper.anatomy.image_tokens or tokens)
+    else:
+        method = ae.get_method(name)(schedule=FAMILIES[family].placed(f"1:{tokens}", name))
+        assert method.positions == {"fastv": "keep", "random": "renumber"}[name]
     generated(wrapper, None, inputs)  # transformers leaves hooks of its own
     modules = list(wrapper.model.modules())
     hooks = [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in modules]
@@ -234,10 +242,14 @@ def test_attention_is_the_model_s_own(tiny: Callable[..., Any], documents: list[
     assert trace.kept[1][0].tolist() == vision.nonzero()[best, 0].tolist()
 
 
-@pytest.mark.parametrize("name", ["adaptinfer", "pdrop"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_beam_search_in_a_batch(tiny: Callable[..., Any], documents: list[Document], family: str, name: str) -> None:
-    wrapper, method = tiny(family), ae.get_method(name)(schedule=FAMILIES[family].placed("1:12,3:5", name))
+@pytest.mark.parametrize(
+    ("family", "name", "options"),
+    crossed([*((name, {"schedule": "1:12,3:5"}) for name in ("adaptinfer", "pdrop")), ("fastervlm", {"budget": 12})]),
+)
+def test_beam_search_in_a_batch(
+    tiny: Callable[..., Any], documents: list[Document], family: str, name: str, options: dict[str, Any]
+) -> None:
+    wrapper, method = tiny(family), ae.get_method(name)(**options)
     documents = FAMILIES[family].asked(documents)
     batch = encoded(wrapper, documents)
     together, _ = generated(wrapper, method, batch.inputs, num_beams=3)

@@ -14,7 +14,6 @@ from PIL import Image as Picture
 from test_lmms_models import ask
 from tiny_models import takes_features
 
-import adaptinfer_eval as ae
 from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.generation import Generation
 
@@ -122,8 +121,6 @@ def test_images_side_by_side_are_as_many_as_are_shown(load: Callable[..., Any]) 
 def test_a_way_of_packing_that_is_none_is_refused(load: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="packing='unpad': known are spatial_unpad, flat"):
         load(arguments=",packing=unpad")
-    with pytest.raises(ValueError, match="have unequal numbers of them: use a method that prunes between layers"):
-        ae.pruned(load().model, ae.get_method("downsample")(budget=9)).__enter__()
 
 
 def test_a_budget_that_an_image_does_not_have_names_the_remedy(load: Callable[..., Any]) -> None:

@@ -32,8 +32,13 @@ class Gemma3(Family):
         model = multimodal.vision_tower
         layers = layers_of(model)
         patches, tokens = model.config.image_size // model.config.patch_size, self.image_tokens(multimodal.config)
-        side = patches // math.isqrt(tokens)
-        return stacked(model, layers, len(layers) - 1, multimodal.multi_modal_projector, side=side, pooled=True)
+        side, projector = patches // math.isqrt(tokens), multimodal.multi_modal_projector
+
+        def projects(rows: Tensor) -> Tensor:
+            projected: Tensor = projector.mm_soft_emb_norm(rows) @ projector.mm_input_projection_weight
+            return projected
+
+        return stacked(model, layers, len(layers) - 1, projector, side=side, pooled=True, projects=projects)
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         return {"token_type_ids": is_image.long()}

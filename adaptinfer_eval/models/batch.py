@@ -18,6 +18,7 @@ class Prompt:
     """A conversation as text with one image token per image, its images, and its videos (`Clip`).
 
     `continuation`: the text to score behind it, if it is to be scored. `counted`: whether it is in the audit.
+    `question`: what the user says beside the images, for methods that read it.
     """
 
     text: str
@@ -25,6 +26,7 @@ class Prompt:
     continuation: str = ""
     counted: bool = True
     videos: Sequence[Any] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True)

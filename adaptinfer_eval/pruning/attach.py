@@ -34,6 +34,7 @@ from adaptinfer_eval.pruning.shown import Shown
 from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.tower_watch import TowerWatch
 from adaptinfer_eval.pruning.trace import Trace
+from adaptinfer_eval.pruning.watched import watch_tower
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def pruned(
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
-    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it.
+    were encoded before (see `watched`). `questions`: what each of its prompts asks, for methods that read it.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
@@ -168,15 +169,8 @@ def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Give
             raise ValueError(f"{method.name} chooses by what the vision tower computes, and {why}")
         return Chooser(anatomy, method, look, None, said, doubts)
     watch = TowerWatch(tower, look := method.look(tower.read, len(tower.layers)))
-    _watch_tower(stack, watch)
+    watch_tower(stack, watch)
     return Chooser(anatomy, method, look, watch, said, doubts)
-
-
-def _watch_tower(stack: ExitStack, watch: TowerWatch) -> None:
-    config: Any = watch.tower.model.config
-    stack.enter_context(intercepted(config._attn_implementation, watch.observe))
-    for handle in watch.hook():
-        stack.callback(handle.remove)
 
 
 def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) -> None:
