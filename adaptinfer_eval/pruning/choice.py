@@ -125,7 +125,7 @@ class Chooser:
         return self.anatomy.tower.project(rows)
 
     def _check(self, selection: Selection, images: Images, budget: int) -> int:
-        """How many there are to choose from. What is on the device is noted, and told when the block ends at the latest."""
+        """How many there are to choose from. What is on the device is told when the block ends, at the latest."""
         name, index, count = f"{self.method.name}.select", selection.index, len(images.projected)
         most = images.tokens if self.method.counts_itself else budget
         fits = index.ndim == 2 and len(index) == count and 1 <= index.shape[-1] <= most

@@ -89,7 +89,15 @@ def sizes_of(prompt: Prompt, image_tokens: int, numbers: Tensor | None) -> list[
     most = max(prompt.images)
     beyond = numbers.masked_fill(~prompt.is_vision | (numbers >= most), most)  # of text, and of more than there are
     counts = torch.zeros(len(beyond), most + 1, dtype=torch.long, device=beyond.device)
-    sizes = counts.scatter_add(1, beyond, torch.ones_like(beyond))[:, :most].tolist()
+    counts = counts.scatter_add(1, beyond, torch.ones_like(beyond))[:, :most]
+    so_far = numbers.masked_fill(~prompt.is_vision, -1).cummax(1).values
+    mixed = (prompt.is_vision & (numbers < so_far)).any(1, keepdim=True)
+    sizes = torch.cat([counts, mixed], 1).tolist()
+    if any(own.pop() for own in sizes):
+        raise ValueError(
+            "a prompt shows a video before an image, which methods that choose image by image do not tell apart: show "
+            "the image first, or use a method that prunes between layers"
+        )
     found = [own[:images] for own, images in zip(sizes, prompt.images, strict=True)]
     if [sum(own) for own in found] != prompt.vision or any(0 in own for own in found):
         raise ValueError(
