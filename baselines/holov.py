@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -34,6 +34,8 @@ class HoloV(ImageMethod):
     """
 
     crops: int | None = 16
+
+    makes: ClassVar = True  # rows of zeros, where a crop is too short for its share
 
     def __post_init__(self) -> None:
         super().__post_init__()

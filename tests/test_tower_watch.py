@@ -21,7 +21,7 @@ from adaptinfer_eval.pruning import shown
 from adaptinfer_eval.pruning.proof import PruningError
 from adaptinfer_eval.pruning.shown import column_sums
 
-SEEN = [family for family, row in FAMILIES.items() if "fastervlm" not in row.refuses]
+SEEN = [family for family, row in FAMILIES.items() if "looking" not in row.refuses]
 
 
 @dataclass(frozen=True, kw_only=True)
