@@ -106,11 +106,16 @@ class FitPrune(LayerMethod):
         return sorted(layer for layer in scaled if layer <= num_layers - 2)
 
     def score(self, attention: Attention) -> Tensor:
-        """Attention from text times attention from vision tokens, of the largest head."""
-        from_text = attention.to_vision.amax(1).sum(1)
-        from_vision = sum(rows.amax(1).sum(1) for rows in attention.among_vision())
-        score: Tensor = from_text * from_vision
-        return score
+        """Attention from the text times attention from the vision tokens."""
+        from_text, from_vision = self.sums(attention)
+        return from_text * from_vision
+
+    def sums(self, attention: Attention) -> tuple[Tensor, Tensor]:
+        """What each vision token gets from the text and from the vision tokens, of the largest head, both (B, V)."""
+        import torch
+
+        parts = [rows.amax(1).sum(1) for rows in attention.among_vision()]
+        return attention.to_vision.amax(1).sum(1), torch.stack(parts).sum(0)
 
 
 def _after(curve: Sequence[int], layer: float) -> float:

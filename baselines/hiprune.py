@@ -39,8 +39,6 @@ class HiPrune(ImageMethod):
     def look(self, read: int, depth: int) -> Look:
         known = min(_OBJECT_LAYERS, key=lambda other: abs(other - depth))
         layer = round(_OBJECT_LAYERS[known] * depth / known) if self.object_layer is None else self.object_layer
-        if not 0 <= layer <= read:
-            raise ValueError(f"object_layer={layer}: the model reads layer {read} of its vision tower: 0 to {read}")
         return Look(hidden=False, received=(layer, read))
 
     def select(self, images: Images, count: int) -> Selection:
@@ -50,7 +48,8 @@ class HiPrune(ImageMethod):
 
         if images.grid is None:
             raise ValueError(f"{self.name} keeps neighbours, and the tokens of this model's images are no grid")
-        middle, deep = (images.received[layer].mean(1) for layer in (min(images.received), max(images.received)))
+        asked = list(images.received.values())  # two, or one where the model reads the object layer
+        middle, deep = asked[0].mean(1), asked[-1].mean(1)
         anchors = highest(middle, round(count * 0.1 / 5))
         columns = images.grid[-1]
         steps = (0, -1, 1, -columns, columns)

@@ -38,6 +38,8 @@ class HoloV(ImageMethod):
 
     crops: int | None = 16
 
+    makes: ClassVar = True  # rows of zeros, where a crop is too short for its share
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.crops is not None and self.crops < 1:

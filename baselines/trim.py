@@ -34,6 +34,8 @@ class TRIM(ImageMethod):
 
     text_tower: Checkpoint = CLIP_LARGE
 
+    makes: ClassVar = True
+
     def look(self, read: int, depth: int) -> Look:
         return Look(question=True, clip=True)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from adaptinfer_eval.methods.budget import scale_layers
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.layer import LayerMethod
-from adaptinfer_eval.methods.schedule import Count, check_budget, check_counting, is_share
+from adaptinfer_eval.methods.schedule import Count, ShareOfCurrent, check_budget, check_counting, is_share
 from adaptinfer_eval.methods.tower import Look, Selection
 from adaptinfer_eval.methods.two_places import TwoPlaceMethod
 
@@ -30,9 +30,9 @@ _WINDOW = 6
 class VScan(TwoPlaceMethod):
     """VScan (arXiv 2505.22654): 1.5 × `budget` tokens go into the decoder; after half of its layers, a third goes on.
 
-    That is `budget` entering layers on average; with `count="leaving"`, or where the layers are not 32, as many go in
-    as make it so. The stage sits after layer 15 of 32. `schedule`: explicit instead, `before:96,15:32`; without
-    `before`, all tokens go in.
+    That is `budget` entering layers on average, which the paper counts and this method by default; `count="leaving"`
+    lets as many more in as make it so. The stage sits after layer 15 of 32, elsewhere at the same relative depth.
+    `schedule`: explicit instead, `before:96,15:32`; without `before`, all tokens go in.
     """
 
     source: ClassVar = "TMLR 2026, arXiv 2505.22654"
@@ -111,7 +111,7 @@ class Encoding(ImageMethod):
 
         from adaptinfer_eval.methods.seen import gather_tokens, highest
 
-        if images.grid is None or len(images.grid) != 2:
+        if images.grid is None:
             raise ValueError(
                 f"{self.name} chooses in windows of an image, and its tokens are no grid of rows and columns"
             )
@@ -129,16 +129,16 @@ def _best_of_windows(scores: Tensor, grid: tuple[int, ...], count: int) -> Tenso
     """The best of each window, as many of each and `count` at most in all: (I, N) → (I, N) bool."""
     from torch.nn import functional as F
 
-    rows, columns = grid
+    *_, rows, columns = grid  # each frame of a video has windows of its own
     down, across = ceil(rows / _WINDOW), ceil(columns / _WINDOW)
     padded = F.pad(
         scores.view(-1, rows, columns), (0, across * _WINDOW - columns, 0, down * _WINDOW - rows), value=-inf
     )
     windows = padded.view(-1, down, _WINDOW, across, _WINDOW).transpose(2, 3).flatten(3)
     rank = windows.argsort(dim=3, descending=True, stable=True).argsort(dim=3)
-    best = rank < count // (down * across)
+    best = rank < count // (down * across * (scores.shape[1] // (rows * columns)))
     whole = best.view(-1, down, across, _WINDOW, _WINDOW).transpose(2, 3).reshape(-1, down * _WINDOW, across * _WINDOW)
-    return whole[:, :rows, :columns].flatten(1)
+    return whole[:, :rows, :columns].reshape(scores.shape)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +152,12 @@ class Decoding(LayerMethod):
     @property
     def name(self) -> str:
         return VScan.__name__
+
+    def keep_count(self, keep: int | float, vision_tokens: int, current: int) -> int:
+        """A third is rounded, for the budget's sake."""
+        if isinstance(keep, float) and not isinstance(keep, ShareOfCurrent):
+            return min(int(vision_tokens * keep + 0.5), current)
+        return super().keep_count(keep, vision_tokens, current)
 
     def score(self, attention: Attention) -> Tensor:
         """Mean over heads of the last token's attention."""

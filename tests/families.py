@@ -22,10 +22,12 @@ from lmms_tiny import save_tiny_llava
 NO_TOWER = "this model has none: use a method that prunes in the language model"
 NO_GRID = "tokens are no grid"
 UNSEEN = "chooses by what the vision tower computes"
+NO_CLASS = "of the class token, and this model's vision tower has none"
+MADE = "puts in tokens of its own, and .* has no place: use a method that only drops tokens"
 NO_PLACE = "merges tokens, and .* has no place: use a method or variant that only drops tokens"
 
 M_ROPE = {"tome": NO_TOWER, "merging": NO_PLACE}
-OWN_TOKENS = {"tome": NO_TOWER, "downsample": NO_GRID, "fastervlm": UNSEEN}
+OWN_TOKENS = {"tome": NO_TOWER, "downsample": NO_GRID, "looking": UNSEEN}
 """Of families whose tokens are not simply those of the tower."""
 
 
@@ -33,7 +35,8 @@ OWN_TOKENS = {"tome": NO_TOWER, "downsample": NO_GRID, "fastervlm": UNSEEN}
 class Row:
     """`save(folder, layers)`: a tiny random model with a real tokenizer and processor, as a checkpoint.
 
-    `refuses`: methods that it cannot run ("merging": those that merge tokens), and the reason that is given.
+    `refuses`: methods that it cannot run ("merging": those that merge tokens; "looking": those that look at the vision
+    tower), and the reason that is given.
     `answer_types`: inputs of tokens, and what they are for those of an answer. `hybrid`: every other layer attends, the
     second first, so that stages are after those. `needs_images`: it takes no prompt without one.
     """
@@ -58,10 +61,10 @@ class Row:
         return 1e-3 if self.hybrid else 1e-5
 
     def placed(self, schedule: str, method: str) -> str:
-        """A schedule for eight layers as one for those of the family; PyramidDrop looks at the layer behind its own."""
+        """A schedule for eight layers as one for those of the family; some look at the layer behind their own."""
         if not self.hybrid:
             return schedule
-        first = 2 if method == "pdrop" else 1
+        first = 2 if method in ("pdrop", "vscan") else 1
         return re.sub(r"(?<![\d.])(\d+):", lambda found: f"{2 * int(found[1]) + first}:", schedule)
 
 
@@ -76,7 +79,7 @@ FAMILIES = {
     "qwen3_5": Row(save_qwen3_5, M_ROPE, hybrid=True),
     "gemma3": Row(save_gemma3, {"tome": NO_TOWER, "merging": NO_PLACE}),
     "glm4v": Row(save_glm4v, M_ROPE),
-    "mistral3": Row(save_mistral3, {"tome": NO_TOWER}),
+    "mistral3": Row(save_mistral3, {"tome": NO_TOWER, "prumerge": NO_CLASS}),
     "gemma4": Row(save_gemma4, {**OWN_TOKENS, "merging": NO_PLACE}),
     "paligemma": Row(
         save_paligemma,
@@ -84,11 +87,14 @@ FAMILIES = {
         answer_types={"token_type_ids": 1},
         needs_images=True,
     ),
-    "smolvlm": Row(save_smolvlm, {"tome": NO_TOWER}),
-    "idefics3": Row(save_idefics3, {"tome": NO_TOWER}),
+    "smolvlm": Row(save_smolvlm, {"tome": NO_TOWER, "prumerge": NO_CLASS}),
+    "idefics3": Row(save_idefics3, {"tome": NO_TOWER, "prumerge": NO_CLASS}),
 }
 
 
+LOOKING = ("fastervlm", "visionzip", "vispruner", "scope", "holov", "prumerge")
+MAKING = ("visionzip", "holov", "prumerge")
+"""Methods that look at the vision tower, and those that put in tokens of their own."""
 ALIKE = ("llava", "internvl")
 """Families whose images all have as many tokens: what is above the engine is tested on them."""
 
@@ -110,5 +116,8 @@ def _placed(row: Row, method: str, options: Any) -> Any:
 
 def refused(row: Row, method: str, options: Any) -> str | None:
     """The reason why a family does not run a method: those that merge are named apart."""
+    if method in MAKING and "merging" in row.refuses:
+        return MADE
     merges = method == "sparsevlm" and "plus" not in str(options)
-    return row.refuses.get("merging" if merges else method)
+    reason = row.refuses.get("merging" if merges else method)
+    return reason or (row.refuses.get("looking") if method in LOOKING else None)

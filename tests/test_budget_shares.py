@@ -110,7 +110,7 @@ def test_shares_that_cannot_be_meant(name: str, options: dict[str, Any], message
 @pytest.mark.parametrize("name", IN_THE_ENGINE)
 @torch.no_grad()
 def test_the_trace_says_what_is_planned_for_each_prompt(name: str) -> None:
-    model, method = llava(), ae.get_method(name)(budget=0.4)
+    model, method = llava(), ae.get_method(name)(budget=0.4, count="leaving")
     with ae.pruned(model, method) as trace:
         model(**batch([prompt(5, images, 7, images) for images in (1, 0, 3)]))
     for images, entering, schedule in zip(trace.images, trace.entering.tolist(), trace.schedules, strict=True):

@@ -42,7 +42,7 @@ def test_a_decode_step_has_no_extra_operations(name: str, options: dict[str, Any
         bare_cache = copy.deepcopy(cache)
         logits, pruned = step(model, cache)
     bare_logits, bare = step(model, bare_cache)
-    if getattr(method, "positions", "keep") == "keep":
+    if getattr(method.inside(8), "positions", "keep") == "keep":
         assert pruned <= bare
         assert torch.equal(logits, bare_logits)
     else:  # one position per stage, made once for all its layers
@@ -65,4 +65,4 @@ def test_nor_has_that_of_a_whole_model(name: str, options: dict[str, Any]) -> No
         _, pruned = step(model, cache)
     _, bare = step(model, bare_cache)
     extra = pruned - bare
-    assert set(extra) <= (ROTARY if getattr(method, "positions", "keep") == "renumber" else set())
+    assert set(extra) <= (ROTARY if getattr(method.inside(8), "positions", "keep") == "renumber" else set())

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, crossed, refused
+from families import FAMILIES, LOOKING, MAKING, crossed, refused
 from lmms_eval.evaluator import simple_evaluate
 from lmms_eval.models import get_model
 from lmms_eval.tasks import TaskManager
@@ -20,7 +20,7 @@ from oracle import last_logits
 from test_lmms_models import METHODS as BUDGETED
 from test_lmms_models import ask
 from test_package import imported
-from tiny_models import METHODS, takes_features
+from tiny_models import BEFORE, METHODS, takes_features
 from torch import Tensor
 
 import adaptinfer_eval as ae
@@ -165,7 +165,7 @@ def test_batched_is_single(
 
 
 @pytest.mark.parametrize(
-    ("family", "name", "options"), [case for case in crossed(METHODS) if case[1] not in ("vanilla", "tome")]
+    ("family", "name", "options"), [case for case in crossed(METHODS) if case[1] not in ("vanilla", "tome", "vscan")]
 )
 @torch.no_grad()
 def test_equals_a_model_without_cache_and_engine(
@@ -173,8 +173,8 @@ def test_equals_a_model_without_cache_and_engine(
 ) -> None:
     """And a loop over the model's own forward is what `generate` is."""
     wrapper, method = tiny(family), ae.get_method(name)(**options)
-    if getattr(method, "merged_count", lambda _: 0)(20):
-        pytest.skip("merged tokens are in no column: reference data tests them")
+    if getattr(method, "merged_count", lambda _: 0)(20) or name in MAKING:
+        pytest.skip("tokens that are made are in no column: reference data tests them")
     if FAMILIES[family].hybrid:
         pytest.skip("tokens that a layer without attention has seen cannot be hidden: test_qwen3_5.py drops them")
     inputs = encoded(wrapper, documents[2:3]).inputs
@@ -191,17 +191,25 @@ def test_equals_a_model_without_cache_and_engine(
         assert error < 1e-5, f"step {step}: {error}"
 
 
-@pytest.mark.parametrize("name", ["fastv", "random"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        (family, name)
+        for family, name, _ in crossed((name, {}) for name in ("fastv", "random", "fastervlm", "divprune"))
+    ],
+)
 def test_a_method_that_keeps_all_changes_nothing_and_leaves_nothing_behind(
     tiny: Callable[..., Any], documents: list[Document], family: str, name: str
 ) -> None:
-    """Bit for bit, under both rules: fastv keeps positions, random numbers anew."""
+    """Bit for bit, under both rules: fastv keeps positions, random numbers anew; and before the decoder."""
     wrapper = tiny(family)
     inputs = encoded(wrapper, documents[2:3]).inputs
     tokens = int(wrapper.anatomy.is_vision(inputs["input_ids"]).sum())
-    method = ae.get_method(name)(schedule=FAMILIES[family].placed(f"1:{tokens}", name))
-    assert method.positions == {"fastv": "keep", "random": "renumber"}[name]
+    if name in BEFORE:
+        method = ae.get_method(name)(budget=0.9999)
+    else:
+        method = ae.get_method(name)(schedule=FAMILIES[family].placed(f"1:{tokens}", name))
+        assert method.positions == {"fastv": "keep", "random": "renumber"}[name]
     generated(wrapper, None, inputs)  # transformers leaves hooks of its own
     modules = list(wrapper.model.modules())
     hooks = [len(module._forward_pre_hooks) + len(module._forward_hooks) for module in modules]
@@ -234,10 +242,14 @@ def test_attention_is_the_model_s_own(tiny: Callable[..., Any], documents: list[
     assert trace.kept[1][0].tolist() == vision.nonzero()[best, 0].tolist()
 
 
-@pytest.mark.parametrize("name", ["adaptinfer", "pdrop"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_beam_search_in_a_batch(tiny: Callable[..., Any], documents: list[Document], family: str, name: str) -> None:
-    wrapper, method = tiny(family), ae.get_method(name)(schedule=FAMILIES[family].placed("1:12,3:5", name))
+@pytest.mark.parametrize(
+    ("family", "name", "options"),
+    crossed([*((name, {"schedule": "1:12,3:5"}) for name in ("adaptinfer", "pdrop")), ("fastervlm", {"budget": 12})]),
+)
+def test_beam_search_in_a_batch(
+    tiny: Callable[..., Any], documents: list[Document], family: str, name: str, options: dict[str, Any]
+) -> None:
+    wrapper, method = tiny(family), ae.get_method(name)(**options)
     documents = FAMILIES[family].asked(documents)
     batch = encoded(wrapper, documents)
     together, _ = generated(wrapper, method, batch.inputs, num_beams=3)
@@ -262,11 +274,13 @@ def test_what_a_family_cannot_do_is_refused_with_the_reason(
 def test_plans_refuse_what_the_engine_refuses(family: str) -> None:
     for name, options in METHODS:
         method = ae.get_method(name)(**options)
-        merges = getattr(method, "merged_count", lambda _: 0)(20) > 0
+        merges = getattr(method, "merged_count", lambda _: 0)(20) > 0 or getattr(method, "makes", False)
         looks = isinstance(method, ae.ImageMethod) and method.look(0, 1).tower
         why = backbones.FAMILIES[family].refuses(looks, merges)
-        # ToMe's place is looked for by the tower; whether tokens are whole tiles, and where, only images tell.
-        if name not in ("tome", "downsample") and (family, name) != ("llava_next", "fastervlm"):
+        # ToMe's place and PruMerge's class token are looked for in the tower; whether tokens are whole tiles, and
+        # where, only images tell.
+        in_tiles = family == "llava_next" and name in LOOKING
+        if name not in ("tome", "downsample", "prumerge") and not in_tiles:
             assert bool(why) == bool(refused(FAMILIES[family], name, options)), name
 
 

@@ -18,6 +18,7 @@ from test_lmms_models import questions as requests
 from transformers import GenerationConfig
 
 from adaptinfer_eval.backbones.messages import Image
+from adaptinfer_eval.models.decoding import continued
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import kept_tokens
 from adaptinfer_eval.models.requests import RequestError
@@ -105,7 +106,7 @@ def test_what_looks_at_a_prompt_sees_the_prompt(llava: Path, name: str, by: str)
         expected = [row for batch in alone for row in rows(model, batch, **asked)]
         assert rows(model, padded, **asked) == expected
         assert rows(model, shared, **asked) == expected
-        assert rows(model, model.encode_images(shared), **asked) == expected
+        assert rows(model, model.encode_images(shared, [model.method]), **asked) == expected
     assert [row[0] for row in expected] != [row[0] for row in rows(model, padded)]
 
 
@@ -123,7 +124,7 @@ def test_every_method_answers_and_traces_one_by_one(
     ]
     batch = model.encode(prompts(model, MIXED))
     assert rows(model, batch, repetition_penalty=3.0) == expected
-    assert rows(model, model.encode_images(batch), repetition_penalty=3.0) == expected
+    assert rows(model, model.encode_images(batch, [model.method]), repetition_penalty=3.0) == expected
 
 
 def test_other_questions_go_one_by_one_too(llava: Path) -> None:
@@ -233,7 +234,7 @@ def test_scores_are_the_models_own_whatever_its_generation_config_forbids(llava:
     (prompt, *_) = prompts(model, DOCUMENTS)
     batch = model.encode([type(prompt)(prompt.text, prompt.images, "red circle in the picture? red circle")])
     expected = model.score(batch)
-    tokens = model._continuation(prompt.text, "red circle in the picture? red circle")
+    tokens = continued(model.tokenizer, prompt.text, "red circle in the picture? red circle")
     forbids = {"no_repeat_ngram_size": 1, "bad_words_ids": [[tokens[1]]], "suppress_tokens": [tokens[0]]}
     with set_by_the_checkpoint(model, **forbids):
         assert model.score(batch) == expected

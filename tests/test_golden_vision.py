@@ -5,6 +5,7 @@ What goes into the decoder of a whole LLaVA around the golden tower: which token
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -72,3 +73,39 @@ def test_what_goes_into_the_decoder(case: str, seed: str, attention: str) -> Non
         assert len(rows) == len(expected)
     if expected is not None:
         assert torch.allclose(rows[: len(expected)], expected, atol=5e-4)
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.endswith("_64")])
+def test_a_model_in_half_precision_chooses_as_float32_would_of_its_features(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model computes is rounded, what a method makes of that is not: it is shown float32."""
+    method = method_of(case)
+    seen: list[ae.Images] = []
+    select = type(method).select
+
+    def noted(self: Any, images: ae.Images, count: int) -> ae.Selection:
+        seen.append(images)
+        selection: ae.Selection = select(self, images, count)
+        return selection
+
+    monkeypatch.setattr(type(method), "select", noted)
+    kind, prompt = FACTS[case].get("projector", "mlp"), vision_prompt("0")
+    half = copy.deepcopy(vision_llava(kind)).half()
+    _, trace = entered(half, method, {**prompt, "pixel_values": prompt["pixel_values"].half()})
+    (images,) = seen
+    shown = [images.projected, images.hidden, *images.attention.values(), *images.keys.values()]
+    assert {values.dtype for values in shown} == {torch.float32}
+    with torch.no_grad():
+        tower = half.model.vision_tower(prompt["pixel_values"].half(), output_hidden_states=True)
+        hidden = tower.hidden_states[-2][:, 1:]
+    if images.hidden.shape[2]:
+        assert torch.equal(images.hidden, hidden.float())
+    assert torch.equal(images.projected, half.model.multi_modal_projector(hidden).float())
+    chosen = columns_of(trace)
+    _, trace = entered(vision_llava(kind), method, prompt)
+    assert len(chosen & columns_of(trace)) > len(chosen) / 2
+
+
+def columns_of(trace: ae.Trace) -> set[int]:
+    return set(trace.kept[-1][0].tolist())

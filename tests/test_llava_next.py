@@ -14,7 +14,6 @@ from PIL import Image as Picture
 from test_lmms_models import ask
 from tiny_models import takes_features
 
-import adaptinfer_eval as ae
 from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.generation import Generation
 
@@ -122,8 +121,6 @@ def test_images_side_by_side_are_as_many_as_are_shown(load: Callable[..., Any]) 
 def test_a_way_of_packing_that_is_none_is_refused(load: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match="packing='unpad': known are spatial_unpad, flat"):
         load(arguments=",packing=unpad")
-    with pytest.raises(ValueError, match="have unequal numbers of them: use a method that prunes between layers"):
-        ae.pruned(load().model, ae.get_method("downsample")(budget=9)).__enter__()
 
 
 def test_a_budget_that_an_image_does_not_have_names_the_remedy(load: Callable[..., Any]) -> None:
@@ -132,3 +129,44 @@ def test_a_budget_that_an_image_does_not_have_names_the_remedy(load: Callable[..
         ValueError, match=r"only 192 vision tokens: use vanilla; .* give a share of their tokens \(0\.25\)"
     ):
         model.answer(shown(model, (48, 48)), Generation.read({"max_new_tokens": 1}))
+
+
+@takes_features
+def test_tiles_share_an_image_s_budget_where_the_tower_is_looked_at(load: Callable[..., Any]) -> None:
+    """Each keeps what its own class token attends to most; of 10 tokens, two of five tiles, four or three of three."""
+    model = load("fastervlm", ",packing=flat,budget=10")
+    batch = shown(model, (48, 48), (20, 40))
+    _, trace = model.traced_answer(batch, Generation.read({"max_new_tokens": 2}))
+    inner, pixels = model.model.model, batch.inputs["pixel_values"].double()
+    model.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        attentions = inner.vision_tower(torch.cat([pixels[0], pixels[1, :3]]), output_attentions=True).attentions
+    of_class = attentions[-2][:, :, 0, 1:].mean(1)
+    vision = model.anatomy.is_vision(batch.inputs["input_ids"])[0].nonzero()[:, 0]
+    expected = [
+        int(vision[tile * SIDE**2 + place])
+        for tile, count in enumerate([2, 2, 2, 2, 2, 4, 3, 3])
+        for place in of_class[tile].topk(count).indices.sort().values.tolist()
+    ]
+    assert trace.kept[-1].tolist() == [expected]
+    assert trace.schedules == ["before:20"]
+
+
+@takes_features
+def test_of_tiles_with_marks_between_them_nothing_is_looked_at(load: Callable[..., Any]) -> None:
+    model, generation = load("fastervlm", ",budget=10"), Generation.read({"max_new_tokens": 2})
+    with pytest.raises(ValueError, match="left out, and marks put between: use packing=flat"):
+        model.answer(shown(model, (48, 48)), generation)
+    model = load("fastervlm", ",packing=flat,budget=4")
+    with pytest.raises(ValueError, match="budget=4 is less than a token for each of an image's 5 tiles"):
+        model.answer(shown(model, (48, 48)), generation)
+
+
+@takes_features
+def test_down_sampling_goes_through_tiles_as_through_frames(load: Callable[..., Any]) -> None:
+    model = load("downsample", ",packing=flat,budget=20")
+    batch = shown(model, (48, 48))
+    _, trace = model.traced_answer(batch, Generation.read({"max_new_tokens": 2}))
+    first = int(model.anatomy.is_vision(batch.inputs["input_ids"])[0].nonzero()[0])
+    tiles = [(column - first) // SIDE**2 for column in trace.kept[-1][0].tolist()]
+    assert sorted(map(tiles.count, range(5))) == [4] * 5

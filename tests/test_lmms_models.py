@@ -33,6 +33,8 @@ METHODS = {
     "other_question": ",schedule=0:20/1:10/2:5",
     "tome": ",budget=18",
     "downsample": ",budget=9",
+    "fastervlm": ",budget=9",
+    "divprune": ",budget=9",
 }
 
 

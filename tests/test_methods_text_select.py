@@ -249,8 +249,6 @@ def test_hiprune_looks_at_the_authors_layers() -> None:
     for read, depth, layers in ((22, 24, (8, 22)), (31, 32, (15, 31)), (2, 4, (1, 2)), (0, 1, (0, 0))):
         assert get_method("hiprune")(budget=8).look(read, depth).received == layers
     assert get_method("hiprune")(budget=8, object_layer=3).look(22, 24).received == (3, 22)
-    with pytest.raises(ValueError, match="object_layer=23: the model reads layer 22"):
-        get_method("hiprune")(budget=8, object_layer=23).look(22, 24)
 
 
 # VScan ---------------------------------------------------------------------------------------------------------------
@@ -276,6 +274,16 @@ def test_vscan_takes_grids_of_broken_windows() -> None:
         index = encoding.select(images, count).index.tolist()
         assert all(row == sorted(set(row)) and len(row) == count for row in index)
     assert {60, 61, 62} <= set(encoding.select(images, 40).index[0].tolist())  # the last window, of three tokens
+
+
+def test_vscan_sees_each_frame_by_itself() -> None:
+    images = random_images(0, (3, 6, 6))
+    encoding = get_method("vscan")(budget=64).before(32)
+    kept = encoding.select(images, 24).index
+    for number, frames in enumerate(images.attention[5].mean(1).view(3, 3, 36)):
+        for frame, scores in enumerate(frames):  # half of 24 tokens are 4 of each
+            best = (scores.topk(4).indices + 36 * frame).tolist()
+            assert set(best) <= set(kept[number].tolist())
 
 
 def test_vscans_two_places_have_one_budget() -> None:

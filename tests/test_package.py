@@ -86,7 +86,8 @@ def test_methods_rest_on_the_ground_floor_alone(files: str, rests_on: tuple[str,
     paths = sorted(ROOT.glob(files))
     assert paths
     for path in paths:
-        outside = {name for name in imported(path) if name.split(".")[0] not in sys.stdlib_module_names | {"torch"}}
+        given = {"torch"} | ({"transformers"} if path.name == "clip_text.py" else set())  # which loads another model
+        outside = {name for name in imported(path) if name.split(".")[0] not in sys.stdlib_module_names | given}
         above = {name for name in outside if not name.startswith(("adaptinfer_eval.methods.", *rests_on))}
         assert not above, f"{path}: a method sees tensors, and imports from adaptinfer_eval.methods alone"
 

@@ -200,5 +200,3 @@ def test_what_has_no_place_on_three_axes_is_refused() -> None:
     model = text_model("qwen2_vl_text")
     with pytest.raises(ValueError, match="SparseVLM merges tokens, and this model's positions have 3 axes"):
         answered(model, ae.get_method("sparsevlm")(schedule="1:24,3:16"), PROMPTS[:1])
-    with pytest.raises(ValueError, match="drops tokens before the decoder, and Qwen2VLTextModel numbers them on three"):
-        answered(model, ae.get_method("downsample")(budget=20), PROMPTS[:1])

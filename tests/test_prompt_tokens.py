@@ -17,6 +17,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 from transformers import LlamaTokenizer, PreTrainedTokenizerFast
 
 from adaptinfer_eval.backbones.messages import Image, Message
+from adaptinfer_eval.models.decoding import continued
 
 MINI_MODEL = Path(__file__).parent.parent / "tasks" / "mini" / "model"
 PICTURE = Image(Picture.new("RGB", (24, 24), "red"))
@@ -144,7 +145,7 @@ def test_a_batch_has_the_tokens_of_its_prompts(model: Any) -> None:
 
 def test_a_continuation_is_what_it_is_behind_the_prompt(model: Any, vocabulary: Vocabulary) -> None:
     text = model.prompt(PROMPTS["one image"]).text
-    assert model._continuation(text, "a dog") == vocabulary.model.encode("a dog")
+    assert continued(model.tokenizer, text, "a dog") == vocabulary.model.encode("a dog")
 
 
 def test_other_tokenizers_stay_as_they_are(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tiny_models import batch, llava, prompt
 from transformers import LlavaForConditionalGeneration, SiglipVisionConfig
 
 import adaptinfer_eval as ae
-from adaptinfer_eval.backbones.messages import Image, question_of
+from adaptinfer_eval.backbones.messages import Image
 
 QUESTIONS = ["t5 t6 t7\nAnswer the question using a single word or phrase.", "t8 t9 " * 60, "t11 t12"]
 PROMPTS = [(5, 1, 7, 1), (3, 2, 12, 2), (2, 1, 3, 4)]
@@ -93,16 +93,6 @@ def test_towers_but_clip_are_refused_before_anything_runs(text_tower: str) -> No
         why = r"vision tower \(siglip_vision_model\) is none and has no text tower there: use a method that needs none"
         with pytest.raises(ValueError, match=why), ae.pruned(model, method, questions=QUESTIONS[:1]):
             pass
-
-
-def test_the_question_is_what_the_user_says_last() -> None:
-    messages: Any = [
-        ("system", ["Be kind."]),
-        ("user", [Image(None), "One?"]),
-        ("assistant", ["Yes."]),
-        ("user", [Image(None), "\nWhich of ", Image(None), "them?"]),
-    ]
-    assert question_of(messages) == "Which of them?"
 
 
 @pytest.mark.parametrize("name", ["cdpruner", "mmtok"])

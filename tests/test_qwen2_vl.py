@@ -203,7 +203,6 @@ def test_a_budget_is_of_each_image_whatever_its_size(name: str, options: dict[st
     ("name", "options", "message"),
     [
         ("sparsevlm", {"schedule": "1:24"}, "SparseVLM merges tokens, and this model's positions have 3 axes"),
-        ("downsample", {"budget": 20}, "drops tokens before the decoder, and Qwen2VLTextModel numbers them on three"),
         ("tome", {"budget": 20}, "this model has none: use a method that prunes in the language model"),
         ("fastv", {"budget": 900}, "the image has only 60 vision tokens: use vanilla"),
     ],

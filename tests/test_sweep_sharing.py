@@ -29,6 +29,7 @@ def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monke
     monkeypatch.setattr(CLIPVisionModel, "forward", counted)
     checkpoint = save_tiny_llava(tmp_path / "tiny", layers=8)
     methods = "methods=vanilla,adaptinfer,fastv,pdrop,sparsevlm,random,downsample,foreground,other_question,tome"
+    methods += ",fastervlm,divprune"
 
     def sweep(*overrides: str) -> SweepConfig:
         config = small_sweep(checkpoint, tmp_path / sharing, methods, "budgets=16,9", "limit=6", *overrides)
@@ -45,7 +46,7 @@ def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monke
     # A picture is encoded once for all that is asked about it and all methods; for either budget of ToMe, once more for
     # each question. Alone, every cell encodes for every question; `other_question` does it for both of its questions.
     # The first question is asked by itself, before the rest of its batch, which is about the same picture.
-    assert encoded == {"sharing": pictures + 1 + 2 * questions, "alone": 21 * questions}
+    assert encoded == {"sharing": pictures + 1 + 2 * questions, "alone": 25 * questions}
 
 
 def test_a_missing_other_question_fails_only_who_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

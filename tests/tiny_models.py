@@ -45,8 +45,19 @@ METHODS: list[tuple[str, dict[str, Any]]] = [
     ("downsample", {"budget": 20}),
     ("fastervlm", {"budget": 20}),
     ("divprune", {"budget": 20}),
+    ("hiprune", {"budget": 20}),
+    ("vscan", {"schedule": "before:30,3:9"}),
+    ("visionzip", {"budget": 20}),
+    ("vispruner", {"budget": 20}),
+    ("scope", {"budget": 20}),
+    ("holov", {"budget": 20}),
+    ("prumerge", {"budget": 20}),
+    ("prumerge", {"budget": None}),
 ]
-BEFORE = ("tome", "downsample", "fastervlm", "divprune")
+BEFORE = (
+    *("tome", "downsample", "fastervlm", "divprune", "hiprune", "vscan"),
+    *("visionzip", "vispruner", "scope", "holov", "prumerge"),
+)
 """Those that prune before the decoder."""
 LAYER_METHODS = [(name, options) for name, options in METHODS if name not in ("vanilla", *BEFORE)]
 SIZES: dict[str, Any] = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from adaptinfer_eval.analysis.asked import Asked
-from adaptinfer_eval.analysis.over_samples import Measure, observe_samples
+from adaptinfer_eval.analysis.over_samples import Measure, observe_samples, of_received
 from adaptinfer_eval.pruning.observer import Received
 from adaptinfer_eval.sweep.files import write_text
 
@@ -42,7 +42,8 @@ def measure_key_text(asked: Asked, console: Console) -> dict[str, Any]:
 
     SweepError as in `observe_samples`.
     """
-    found = observe_samples(asked, Measure("key text tokens", key_text_overlap), console)
+    measure = Measure("key text tokens", of_received(key_text_overlap), [key_text_overlap])
+    found = observe_samples(asked, measure, console)
     ((task, sums),) = found.sums.items()
     assert sums.total is not None
     overlap = sums.total / sums.measured

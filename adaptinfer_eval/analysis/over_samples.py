@@ -1,6 +1,6 @@
-"""One pass over samples of tasks: each is prefilled with nothing pruned, and what is measured is added up.
+"""One pass over samples of tasks: each is prefilled, and what is measured of it is added up.
 
-Prompts are those that a sweep asks. What a layer's tokens receive is kept for the batch at hand only.
+Prompts are those that a sweep asks. What a model shows of a batch is kept for that batch only.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ NO_IMAGE, NO_TEXT = "no image", "no text behind the image"
 class Measure:
     """What is measured of each sample and added up.
 
-    `of_batch` makes numbers (B, …) of what the tokens of B prompts receive in every layer; what it makes of prompts
-    without vision tokens or without text behind them is not used. `calls`: what else decides the numbers.
+    `of_batch` makes numbers (B, …) of B prompts that a model is given, and says for each why it does not count, empty
+    where it does. `calls`: whose files decide the numbers.
     """
 
     kind: str
-    of_batch: Callable[[Sequence[Received]], NDArray[Any]]
-    calls: Sequence[Callable[..., Any]] = ()
+    of_batch: Callable[[Any, Batch], tuple[NDArray[Any], list[str]]]
+    calls: Sequence[Callable[..., Any]]
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,7 @@ def _made_from(asked: Asked, measure: Measure, sources: Sources) -> dict[str, An
         "model_args": config.model_args,
         "checkpoint": sources.checkpoint,
         "engine": sources.engine,
-        "code": digest_files(
-            Path(file) for file in [__file__, *map(inspect.getfile, (measure.of_batch, *measure.calls))]
-        ),
+        "code": digest_files(Path(file) for file in [__file__, *map(inspect.getfile, measure.calls)]),
         "versions": sources.versions,
     }
 
@@ -127,7 +125,7 @@ def _observe(
             name = requests[0].task
             progress.update(bar, description=name)
             with model.naming(requests):
-                measured, reasons = _measured(model, batch, measure)
+                measured, reasons = measure.of_batch(model, batch)
             sums[name].add(measured, reasons)
             progress.update(bar, advance=len(requests))
 
@@ -145,13 +143,26 @@ def _left(
         yield from (order[start : start + size] for start in range(sums[name].done, len(order), size))
 
 
-def _measured(model: Any, batch: Batch, measure: Measure) -> tuple[NDArray[Any], list[str]]:
-    """What is measured of a batch, and for each prompt why it does not count, empty where it does."""
-    layers: list[Received] = []
-    if any(prompt.images or prompt.videos for prompt in batch.prompts):
-        model.observe(batch, lambda _, received: layers.append(received))
-    if not layers:
-        return np.zeros(0), [NO_IMAGE] * len(batch.prompts)
-    images, texts = layers[0].vision_mask.any(1).tolist(), layers[0].text_mask.any(1).tolist()
-    reasons = ["" if text else NO_TEXT if image else NO_IMAGE for image, text in zip(images, texts, strict=True)]
-    return measure.of_batch(layers), reasons
+def of_received(
+    numbers: Callable[[Sequence[Received]], NDArray[Any]],
+) -> Callable[[Any, Batch], tuple[NDArray[Any], list[str]]]:
+    """For `Measure.of_batch`: `numbers` of what tokens receive in every layer, with nothing pruned.
+
+    What it makes of prompts without vision tokens or without text behind them does not count.
+    """
+
+    def of_batch(model: Any, batch: Batch) -> tuple[NDArray[Any], list[str]]:
+        layers: list[Received] = []
+        if any(prompt.images or prompt.videos for prompt in batch.prompts):
+            model.observe(batch, lambda _, received: layers.append(received))
+        if not layers:
+            return np.zeros(0), [NO_IMAGE] * len(batch.prompts)
+        images, texts = layers[0].vision_mask.any(1).tolist(), layers[0].text_mask.any(1).tolist()
+        return numbers(layers), uncounted(images, texts)
+
+    return of_batch
+
+
+def uncounted(images: Sequence[bool], texts: Sequence[bool]) -> list[str]:
+    """Why prompts do not count: they have to have images, and texts behind them."""
+    return ["" if text else NO_TEXT if image else NO_IMAGE for image, text in zip(images, texts, strict=True)]

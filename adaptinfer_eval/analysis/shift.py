@@ -15,7 +15,7 @@ from rich.console import Console
 
 from adaptinfer_eval.analysis.asked import Asked
 from adaptinfer_eval.analysis.change import change_points
-from adaptinfer_eval.analysis.over_samples import Measure, observe_samples
+from adaptinfer_eval.analysis.over_samples import Measure, observe_samples, of_received
 from adaptinfer_eval.pruning.observer import Received
 
 
@@ -43,7 +43,8 @@ def measure_shift(asked: Asked, console: Console) -> dict[str, Any]:
 
     As it is written to shift.json, but for what is proposed. SweepError as in `observe_samples`.
     """
-    found = observe_samples(asked, Measure("attention shift", shift_counts, [change_points]), console)
+    measure = Measure("attention shift", of_received(shift_counts), [shift_counts, change_points])
+    found = observe_samples(asked, measure, console)
     histograms = {task: [] if sums.total is None else sums.total.tolist() for task, sums in found.sums.items()}
     return {
         "layers": max(map(len, histograms.values())),

@@ -16,7 +16,7 @@ from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import file_name, write_text
 from adaptinfer_eval.sweep.identity import changes
 
-ELSEWHERE = "give another folder (shift --output, figure 2 --results)"
+ELSEWHERE = "give another folder (shift --output, figure 2 --results, calibrate --output)"
 
 
 @dataclass

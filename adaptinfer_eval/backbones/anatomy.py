@@ -28,6 +28,7 @@ class Anatomy:
     placeholders that vision tokens take the place of, the image's first. `image_tokens`: how many of them are an image,
     where all images have as many (InternVL: an image is a tile); 0 where they have not: those that stand side by side
     are one, and so are all frames of a prompt's videos.
+    `alike`: several images of one prompt have as many each.
     `in_rows`: a token between them sets the rows of an image apart; another one ends it.
     `first_position`: of a prompt's first token.
     `follows`: arguments of the multimodal module, (B, L), of which `masks` (`create_masks_for_generate` of a model of
@@ -40,6 +41,7 @@ class Anatomy:
     unseen: str = ""
     vision_ids: tuple[int, ...] = ()
     image_tokens: int = 0
+    alike: bool = False
     in_rows: bool = False
     first_position: int = 0
     follows: tuple[str, ...] = ()

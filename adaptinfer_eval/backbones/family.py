@@ -45,6 +45,12 @@ class Family(ABC):
 
     "image tokens", "images", "video tokens", "videos", "prompts", or "prompts with images".
     """
+    apart: ClassVar[bool] = False
+    """Whether its processor wants to be told which pictures are of one prompt."""
+    repeats_frames: ClassVar[bool] = False
+    """Whether all videos of a batch have to have as many frames: short ones then show some twice."""
+    alike: ClassVar[bool] = False
+    """See `Anatomy.alike`."""
     in_rows: ClassVar[bool] = False
     """See `Anatomy.in_rows`."""
     first_position: ClassVar[int] = 0
@@ -112,6 +118,7 @@ class Family(ABC):
             unseen=self.unseen,
             vision_ids=self.vision_ids(config),
             image_tokens=0 if self.any_size else self.image_tokens(config),
+            alike=self.alike,
             in_rows=self.in_rows,
             first_position=self.first_position,
             follows=self.follows,
@@ -159,9 +166,6 @@ class Family(ABC):
         """A conversation's text as the processor must be given it, so that the tokens are the family's own."""
         return text
 
-    repeats_frames: ClassVar[bool] = False
-    """Whether all videos of a batch have to have as many frames: short ones then show some twice."""
-
     @property
     def video_frames(self) -> int:
         """Frames of a video that are shown; 0 where none is."""
@@ -175,7 +179,8 @@ class Family(ABC):
         `options`: also the videos of all.
         """
         flat = [picture for of_one in pictures for picture in of_one]
-        inputs: BatchFeature = processor(text=list(texts), images=flat or None, **options)
+        images = [list(of_one) for of_one in pictures] if self.apart else flat
+        inputs: BatchFeature = processor(text=list(texts), images=images if flat else None, **options)
         return inputs
 
     # Images ------------------------------------------------------------------------------------------------------
@@ -199,13 +204,6 @@ class Family(ABC):
 
         height, width = pair(config.vision_config.image_size)
         return {"pixel_values": torch.rand(count, 3, height, width, generator=generator)}
-
-
-def nested(processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any) -> BatchFeature:
-    """What a processor makes of prompts that wants to know which pictures are whose."""
-    images = [list(of_one) for of_one in pictures] if any(pictures) else None
-    inputs: BatchFeature = processor(text=list(texts), images=images, **options)
-    return inputs
 
 
 def patches(vision: Any) -> int:

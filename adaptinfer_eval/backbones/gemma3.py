@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from adaptinfer_eval.backbones.family import Family, nested
+from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import BatchFeature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +22,7 @@ class Gemma3(Family):
     title: ClassVar = "Gemma3"
     pretrained: ClassVar = "google/gemma-3-4b-it"
     decoders: ClassVar = ("gemma3_text",)
+    apart: ClassVar = True
     follows: ClassVar = ("token_type_ids",)
 
     def image_tokens(self, config: Any) -> int:
@@ -32,8 +32,13 @@ class Gemma3(Family):
         model = multimodal.vision_tower
         layers = layers_of(model)
         patches, tokens = model.config.image_size // model.config.patch_size, self.image_tokens(multimodal.config)
-        side = patches // math.isqrt(tokens)
-        return stacked(model, layers, len(layers) - 1, multimodal.multi_modal_projector, side=side, pooled=True)
+        side, projector = patches // math.isqrt(tokens), multimodal.multi_modal_projector
+
+        def projects(rows: Tensor) -> Tensor:
+            projected: Tensor = projector.mm_soft_emb_norm(rows) @ projector.mm_input_projection_weight
+            return projected
+
+        return stacked(model, layers, len(layers) - 1, projector, side=side, pooled=True, projects=projects)
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         return {"token_type_ids": is_image.long()}
@@ -41,8 +46,3 @@ class Gemma3(Family):
     def mark(self, processor: Any) -> str:
         """The token that begins an image; its processor writes those of the image itself."""
         return str(processor.boi_token)
-
-    def process(
-        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
-    ) -> BatchFeature:
-        return nested(processor, texts, pictures, **options)

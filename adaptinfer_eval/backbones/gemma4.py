@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.anatomy import Anatomy
-from adaptinfer_eval.backbones.family import Family, nested
+from adaptinfer_eval.backbones.family import Family
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import BatchFeature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +21,7 @@ class Gemma4(Family):
     title: ClassVar = "Gemma4"
     pretrained: ClassVar = "google/gemma-4-31B-it"
     decoders: ClassVar = ("gemma4_text",)
+    apart: ClassVar = True
     any_size: ClassVar = True
     image_inputs: ClassVar = {"pixel_values": "images", "image_position_ids": "images"}
     follows: ClassVar = ("mm_token_type_ids",)
@@ -42,8 +42,3 @@ class Gemma4(Family):
 
     def token_types(self, is_image: Tensor) -> Mapping[str, Tensor]:
         return {"mm_token_type_ids": is_image.long()}
-
-    def process(
-        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
-    ) -> BatchFeature:
-        return nested(processor, texts, pictures, **options)

@@ -27,7 +27,7 @@ class Glm4V(Grid):
     def tower(self, multimodal: Any) -> Tower | None:
         """Its merger is given tokens that a convolution has made of patches."""
         tower = super().tower(multimodal)
-        return tower and replace(tower, shuffled=True)
+        return tower and replace(tower, shuffled=True, projects=None)
 
     def sizes(self, processor: Any) -> list[tuple[Any, int]]:
         """A pixel counts for every frame of a step in time, of which an image fills all."""

@@ -13,7 +13,7 @@ from adaptinfer_eval.backbones.towers import MERGING_TOWERS, Tower, layers_of, p
 
 CLASS_TOKENS = {"clip_vision_model": 1, "siglip_vision_model": 0, "internvl_vision": 1}
 """Vision towers → tokens of theirs that are no patch."""
-_CLIP_L_336 = {
+CLIP_L_336 = {
     "model_type": "clip_vision_model",
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -21,6 +21,14 @@ _CLIP_L_336 = {
     "num_attention_heads": 16,
     "image_size": 336,
     "patch_size": 14,
+}
+VICUNA_7B = {
+    "model_type": "llama",
+    "vocab_size": 32064,
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
 }
 
 
@@ -45,20 +53,13 @@ class Llava(Family):
     shapes: ClassVar = {
         # As in the config.json of llava-hf/llava-1.5-7b-hf and -13b-hf.
         "llava-1.5-7b": {
-            "vision_config": _CLIP_L_336,
-            "text_config": {
-                "model_type": "llama",
-                "vocab_size": 32064,
-                "hidden_size": 4096,
-                "intermediate_size": 11008,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-            },
+            "vision_config": CLIP_L_336,
+            "text_config": VICUNA_7B,
             "image_token_index": 32063,
             "image_seq_length": 576,
         },
         "llava-1.5-13b": {
-            "vision_config": _CLIP_L_336,
+            "vision_config": CLIP_L_336,
             "text_config": {
                 "model_type": "llama",
                 "vocab_size": 32064,
@@ -132,10 +133,7 @@ class Llava(Family):
             )
         if self.conv == "vicuna_v1":
             use_original_tokens(processor.tokenizer)
-        # As many placeholders as the model makes features, whether the processor's own file says how many or not.
-        processor.patch_size, _ = pair(config.vision_config.patch_size)
-        processor.num_additional_image_tokens = CLASS_TOKENS[config.vision_config.model_type]
-        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        set_placeholders(processor, config)
         return processor
 
     def conversation(self, messages: Sequence[Message], processor: Any, end: Callable[[], str]) -> str:
@@ -149,6 +147,13 @@ class Llava(Family):
         from adaptinfer_eval.backbones.vicuna import marked
 
         return text if self.conv == "hf" else marked(text, processor.image_token, processor.tokenizer)
+
+
+def set_placeholders(processor: Any, config: Any) -> None:
+    """As many as the model makes features, whether the processor's own file says how many or not."""
+    processor.patch_size, _ = pair(config.vision_config.patch_size)
+    processor.num_additional_image_tokens = CLASS_TOKENS[config.vision_config.model_type]
+    processor.vision_feature_select_strategy = config.vision_feature_select_strategy
 
 
 def read_tower(multimodal: Any, **more: Any) -> Tower | None:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.llava import read_tower
+from adaptinfer_eval.backbones.llava import CLIP_L_336, VICUNA_7B, read_tower, set_placeholders
 from adaptinfer_eval.backbones.options import choice, number
 from adaptinfer_eval.backbones.towers import Tower
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import BatchFeature
-
-_CLIP_L_336 = {
-    "model_type": "clip_vision_model",
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "image_size": 336,
-    "patch_size": 14,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,15 +39,8 @@ class LlavaNext(Family):
     shapes: ClassVar = {
         # As in the config.json of llava-hf/llava-v1.6-vicuna-7b-hf.
         "llava-next-7b": {
-            "vision_config": _CLIP_L_336,
-            "text_config": {
-                "model_type": "llama",
-                "vocab_size": 32064,
-                "hidden_size": 4096,
-                "intermediate_size": 11008,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-            },
+            "vision_config": CLIP_L_336,
+            "text_config": VICUNA_7B,
             "image_grid_pinpoints": [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]],
             "image_token_index": 32000,
         },
@@ -86,16 +68,11 @@ class LlavaNext(Family):
         return model
 
     def image_tokens(self, config: Any) -> int:
-        """Of a square image, whole and in 2 × 2 tiles."""
-        side = int(config.vision_config.image_size // config.vision_config.patch_size)
-        return 5 * side**2 + (0 if self.packing == "flat" else 2 * side)
+        return _square(config, marks=self.packing != "flat")
 
     def load_processor(self, pretrained: str, revision: str, config: Any) -> Any:
         processor = super().load_processor(pretrained, revision, config)
-        # As many placeholders as the model makes features, whether the processor's own file says how many or not.
-        processor.patch_size = config.vision_config.patch_size
-        processor.num_additional_image_tokens = 1 if config.vision_config.model_type == "clip_vision_model" else 0
-        processor.vision_feature_select_strategy = config.vision_feature_select_strategy
+        set_placeholders(processor, config)
         if self.packing == "flat":
             from transformers import LlavaNextProcessor
 
@@ -148,8 +125,9 @@ class LlavaOneVision(Family):
         "batch_num_images": "prompts with images",
         "pixel_values_videos": "videos",
     }
-
+    apart: ClassVar = True  # several images of a prompt are shown without tiles
     repeats_frames: ClassVar = True
+    alike: ClassVar = True
     unseen: ClassVar = "its tokens are not the tower's: they are resized, padding is left out and rows are marked"
 
     frames: int = number(16, "a whole number of frames")
@@ -159,9 +137,7 @@ class LlavaOneVision(Family):
         return self.frames
 
     def image_tokens(self, config: Any) -> int:
-        """Of a square image, whole and in 2 × 2 tiles."""
-        side = int(config.vision_config.image_size // config.vision_config.patch_size)
-        return 5 * side**2 + 2 * side
+        return _square(config, marks=True)
 
     def vision_ids(self, config: Any) -> tuple[int, ...]:
         return (config.image_token_id, config.video_token_id)
@@ -170,12 +146,11 @@ class LlavaOneVision(Family):
         squares = _random_squares(config, count, generator)
         return {**squares, "batch_num_images": squares["image_sizes"].new_ones(count)}
 
-    def process(
-        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
-    ) -> BatchFeature:
-        """Its processor has to know which images are of one prompt: several are shown without tiles."""
-        inputs: BatchFeature = processor(text=list(texts), images=[list(p) for p in pictures if p] or None, **options)
-        return inputs
+
+def _square(config: Any, marks: bool) -> int:
+    """Vision tokens of a square image, whole and in 2 × 2 tiles, with those that mark rows or without."""
+    side = int(config.vision_config.image_size // config.vision_config.patch_size)
+    return 5 * side**2 + (2 * side if marks else 0)
 
 
 def _random_squares(config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:

@@ -54,17 +54,24 @@ class Grid(Family):
     def tower(self, multimodal: Any) -> Tower | None:
         """Images lie one behind the other, and a token's patches, too."""
         visual, layers = multimodal.visual, list(multimodal.visual.blocks)
+        side, merger = visual.spatial_merge_size, visual.merger
+
+        def projects(rows: Tensor) -> Tensor:
+            projected: Tensor = merger.forward(rows.reshape(-1, rows.shape[-1] // side**2))
+            return projected.view(*rows.shape[:-1], -1)
+
         return Tower(
             visual,
             layers,
             len(layers) - 1,
-            visual.merger,
+            merger,
             _grids,
+            projects=projects,
             order=self.order(visual),
             attention="attn",
             arguments=("hidden_states", "grid_thw"),
             packed=True,
-            side=visual.spatial_merge_size,
+            side=side,
             in_blocks=True,
         )
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from adaptinfer_eval.backbones.family import Family, nested, patches
+from adaptinfer_eval.backbones.family import Family, patches
 from adaptinfer_eval.backbones.towers import Tower, layers_of, stacked
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from transformers import BatchFeature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +21,7 @@ class SmolVLM(Family):
     title: ClassVar = "SmolVLM"
     pretrained: ClassVar = "HuggingFaceTB/SmolVLM2-2.2B-Instruct"
     decoders: ClassVar = ("llama",)
+    apart: ClassVar = True
     image_inputs: ClassVar = {"pixel_values": "prompts", "pixel_attention_mask": "prompts"}
 
     def image_tokens(self, config: Any) -> int:
@@ -47,11 +46,6 @@ class SmolVLM(Family):
     def random_images(self, config: Any, count: int, generator: torch.Generator) -> dict[str, Tensor]:
         """A tile each."""
         return {"pixel_values": super().random_images(config, count, generator)["pixel_values"][:, None]}
-
-    def process(
-        self, processor: Any, texts: Sequence[str], pictures: Sequence[Sequence[Any]], **options: Any
-    ) -> BatchFeature:
-        return nested(processor, texts, pictures, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,11 @@ class Tower:
     merging: int = 0
     image_tokens: int = 0
 
+    @property
+    def gives_class(self) -> bool:
+        """Whether it has a class token, and that is a row such as the projector takes."""
+        return self.class_tokens > 0 and (self.side == 1 or self.pooled)
+
     def token_grid(self, grid: Grid) -> Grid:
         """Of an image's tokens, from that of its patches."""
         return (*grid[:-2], grid[-2] // self.side, grid[-1] // self.side)
@@ -69,7 +74,8 @@ class Tower:
         projector: Any = self.projector
         weight = next(projector.parameters())
         projects = self.projects or projector.forward
-        return projects(rows.to(weight.device, weight.dtype)).to(rows.device).float()
+        device = rows.device if weight.is_meta else weight.device  # off-loaded weights come to the rows
+        return projects(rows.to(device, weight.dtype)).to(rows.device).float()
 
 
 def stacked(model: nn.Module, layers: Sequence[nn.Module], read: int, projector: Any, **more: Any) -> Tower:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from adaptinfer_eval.bench.shapes import SHAPES
+from adaptinfer_eval.cli.calibrate import calibrate
 from adaptinfer_eval.cli.convert import convert
 from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # every command imports what it needs: none waits for another
 
 app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
 app.add_typer(figure, name="figure")
+app.add_typer(calibrate, name="calibrate")
 
 Config = Annotated[str, typer.Argument(help="Name of a configuration shipped in configs/, or a path to one.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, laid over the configuration.")]

@@ -42,9 +42,9 @@ class Images:
     made of several patches (pixel shuffle, pooling, 2 × 2 mergers), their attention is averaged, and so are keys.
 
     `projected` (I, N, D): the tokens. `hidden` (I, N, C): what the projector made them of. `cls` (I, C): the tower's
-    class token at the layer that is read, None where it has none. (`hidden` has no columns, and `cls` is None, where
-    they are not asked for.) `grid`: rows and columns of the N tokens, in raster order; before them the frames of a
-    video; None where they are no grid.
+    class token at the layer that is read, None where it has none that the projector would take (which may want several
+    patches in a row). Where they are not asked for, `hidden` has no columns, and `cls` is None. `grid`: rows and
+    columns of the N tokens, in raster order; before them the frames of a video; None where they are no grid.
     `attention[layer]` (I, heads, N): what the tokens get of the class token's attention (the softmax goes over all
     rows, so it does not sum to 1); without a class token, the mean over all rows. `received[layer]` (I, heads, N): the
     mean over all rows, the class token's too. `keys[layer]` (I, N or 1 + N, heads, head size): as projected, with bias,
@@ -92,8 +92,9 @@ class Selection:
 
 
 def video_grid(images: Images, method: str) -> tuple[int, int, int]:
-    """Frames, rows and columns of videos; ValueError of still images. `method`: its name, for that error."""
+    """Frames, rows and columns of videos; ValueError of other images. `method`: its name, for that error."""
     if images.grid is None or len(images.grid) != 3:
-        raise ValueError(f"{method} compares the frames of a video, and was given a still image: use it for videos")
+        what = "a still image" if images.grid else "tokens that are no whole frames"
+        raise ValueError(f"{method} compares the frames of a video, and was given {what}: use another method there")
     frames, rows, columns = images.grid
     return frames, rows, columns

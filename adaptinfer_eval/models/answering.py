@@ -20,23 +20,25 @@ from transformers import BatchFeature
 import adaptinfer_eval as ae
 from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.backbones.family import Family
-from adaptinfer_eval.backbones.messages import Image, Message, Video, question_of
+from adaptinfer_eval.backbones.messages import Image, Message, Video
 from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.models.batch import Answer, Batch, Prompt
-from adaptinfer_eval.models.decoding import Only, StopAt, cut, until_end
+from adaptinfer_eval.models.decoding import Only, StopAt, continued, cut, until_end
 from adaptinfer_eval.models.features import Counts, Features, joined, of_prompts
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
+from adaptinfer_eval.models.questions import asked
 from adaptinfer_eval.models.tally import Cost, Tally
 from adaptinfer_eval.models.videos import arguments, read_video
 from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
 from adaptinfer_eval.pruning.observer import See
 from adaptinfer_eval.pruning.trace import Trace, moved, together
+from adaptinfer_eval.pruning.watched import by_prompt, watched
 
 PREFILL: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1}
 """Options of `generate` with which it prefills, and decodes nothing."""
@@ -85,7 +87,7 @@ class Answering:
                     "one: take it out of the text itself, or use a chat template that writes it once for each"
                 )
         clips = [read_video(video, frames, self.family.repeats_frames) for video in videos]
-        return Prompt(text, list(map(read_picture, images)), continuation, counted, clips, question_of(messages))
+        return Prompt(text, list(map(read_picture, images)), continuation, counted, clips, asked(messages))
 
     def encode(self, prompts: Sequence[Prompt]) -> Batch:
         """Tokens and pixels of some prompts. May run in another thread while a batch is being answered."""
@@ -122,8 +124,8 @@ class Answering:
             pad_behind(prefix, inputs)
         return Batch(prompts, inputs, shown, prefix)
 
-    def encode_images(self, batch: Batch) -> Batch:
-        """`batch` with its images encoded, each once, to be answered under several methods.
+    def encode_images(self, batch: Batch, methods: Sequence[Method] = ()) -> Batch:
+        """`batch` with its images encoded, each once, to be answered under several methods, which may look on.
 
         A method that works inside the vision tower encodes for itself all the same. Unchanged where there is nothing
         to encode, or where this release of transformers takes no features.
@@ -135,10 +137,11 @@ class Answering:
         alike = range(len(batch.shown)) if batch.prefix is None else batch.prefix.first
         encoded = sorted(set(alike))
         images = BatchFeature(joined([batch.shown[prompt] for prompt in encoded]))
-        with torch.inference_mode():
+        with torch.inference_mode(), watched(self.anatomy, methods) as watch:
             output = self.family.encode(self.model, images.to(self.model.device, self.model.dtype))
-        tokens = self._vision_tokens(batch.inputs)
-        features = Features.read(output, [tokens[prompt] for prompt in encoded])
+        of_all = self._vision_tokens(batch.inputs)
+        tokens = [of_all[prompt] for prompt in encoded]
+        features = Features.read(output, tokens, by_prompt(watch.take(), tokens) if watch else ())
         return replace(batch, features=features.picked([encoded.index(prompt) for prompt in alike]))
 
     def answer(self, batch: Batch, generation: Generation) -> list[Answer]:
@@ -163,7 +166,13 @@ class Answering:
 
     def observe(self, batch: Batch, see: See) -> None:
         """Prefill the prompts, with nothing pruned, and show `see` what their tokens receive in every layer."""
+        if batch.features is None and (batch.prefix is not None or self.family.encodes):
+            batch = self.encode_images(batch)
         self._generate_in(observed(self.model, see, prefix=batch.prefix), batch, **PREFILL)
+
+    def logits(self, batch: Batch, method: Method) -> Tensor:
+        """Behind every prompt, pruned by `method`, (B, vocabulary)."""
+        return self._generate_under(method, batch, **PREFILL, output_logits=True)[0].logits[0]  # type: ignore[no-any-return]
 
     def score(self, batch: Batch) -> list[tuple[float, bool]]:
         """Sum of log-probabilities (natural log) of each continuation, and whether greedy decoding would choose it.
@@ -172,7 +181,7 @@ class Answering:
         both would let the continuation choose the vision tokens, and methods that read the last token would read the
         wrong one.
         """
-        targets = [self._continuation(prompt.text, prompt.continuation) for prompt in batch.prompts]
+        targets = [continued(self.tokenizer, prompt.text, prompt.continuation) for prompt in batch.prompts]
         output, _, costs = self._generate(
             batch,
             max_new_tokens=max(map(len, targets)),
@@ -255,22 +264,26 @@ class Answering:
         return self.method.following(outlived(trace, self.anatomy.is_vision(other.inputs["input_ids"])))
 
     def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
-        images = [len(prompt.images) + bool(prompt.videos) for prompt in batch.prompts]
-        words: dict[str, Any] = {
-            "questions": [prompt.question for prompt in batch.prompts],
-            "tokenize": lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"],
-        }
-        attached = ae.pruned(self.model, method, prefix=batch.prefix, images=images, **words)
-        return self._generate_in(attached, batch, works_in_tower(method), **options)
+        in_tower = works_in_tower(method)
+        # With beams, GLM-4V in transformers gives a prompt's second image to the beams of its first.
+        before = batch.prefix is not None or self.family.encodes or options["num_beams"] > 1
+        if before and batch.features is None and not in_tower:
+            batch = self.encode_images(batch, [method])
+        attached = ae.pruned(
+            self.model,
+            method,
+            prefix=batch.prefix,
+            images=[len(prompt.images) + bool(prompt.videos) for prompt in batch.prompts],
+            shown=batch.features.shown if batch.features else None,
+            questions=[prompt.question for prompt in batch.prompts],
+            tokenize=lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"],
+        )
+        return self._generate_in(attached, batch, in_tower, **options)
 
     def _generate_in(
         self, attached: AbstractContextManager[Trace], batch: Batch, in_tower: bool = False, **options: Any
     ) -> tuple[Any, Trace]:
         """Generate with what is `attached` to the model; `in_tower`: it has to see the images being encoded."""
-        # With beams, GLM-4V in transformers gives a prompt's second image to the beams of its first.
-        before = batch.prefix is not None or self.family.encodes or options["num_beams"] > 1
-        if before and batch.features is None and not in_tower:
-            batch = self.encode_images(batch)
         inputs = copy.copy(batch.inputs)
         if batch.features is not None and not in_tower:
             inputs.pop("pixel_values")  # what else is known of images, positions may be made from
@@ -313,14 +326,6 @@ class Answering:
         for prompt, cost in zip(batch.prompts, costs, strict=True):
             if prompt.counted:
                 self.tally.add(cost)
-
-    def _continuation(self, prompt: str, continuation: str) -> list[int]:
-        """Tokens of `continuation` behind `prompt`, set apart by one white space."""
-        text = continuation.strip() if prompt[-1:].isspace() else f" {continuation.strip()}"
-        alone, whole = self.tokenizer(prompt)["input_ids"], self.tokenizer(prompt + text)["input_ids"]
-        if not continuation.strip() or whole[: len(alone)] != alone:
-            raise ValueError(f"{continuation!r} cannot be scored: its tokens do not stand apart from the prompt's")
-        return list(whole[len(alone) :])
 
     def _positions(self) -> float:
         """Tokens that a prompt may have: the decoder's positions, stretched or not, and the tokenizer's limit."""

@@ -18,7 +18,7 @@ class Prompt:
     """A conversation as text with one image token per image, its images, and its videos (`Clip`).
 
     `continuation`: the text to score behind it, if it is to be scored. `counted`: whether it is in the audit.
-    `question`: what the user says last, in words alone.
+    `question`: what the user says beside the images, for methods that read it.
     """
 
     text: str

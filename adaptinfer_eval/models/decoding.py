@@ -37,6 +37,15 @@ def until_end(tokens: Sequence[int], ends: Sequence[int]) -> list[int]:
     return list(tokens[:stop])
 
 
+def continued(tokenizer: Any, prompt: str, continuation: str) -> list[int]:
+    """Tokens of `continuation` behind `prompt`, set apart by one white space."""
+    text = continuation.strip() if prompt[-1:].isspace() else f" {continuation.strip()}"
+    alone, whole = tokenizer(prompt)["input_ids"], tokenizer(prompt + text)["input_ids"]
+    if not continuation.strip() or whole[: len(alone)] != alone:
+        raise ValueError(f"{continuation!r} cannot be scored: its tokens do not stand apart from the prompt's")
+    return list(whole[len(alone) :])
+
+
 class Only(LogitsProcessor):
     """Row i goes on with `targets[i]`, then `end`, whatever other processors of a checkpoint forbid."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.pruning.shown import Shown
 
 Counts = Mapping[str, Sequence[int]]
 """Of each prompt of a batch, by the words of `Family.image_inputs`."""
@@ -45,27 +46,30 @@ class Features:
 
     `pooled`: of each prompt, (tokens, D). `deep`: the same for each layer that gets features of its own (DeepStack).
     `kind`: the class of the model's own output, which is made anew of them, and `shape` that of an image's features
-    there; None where it has a list of them.
+    there; None where it has a list of them. `shown`: what the vision tower showed of each prompt's images, empty where
+    nobody looked.
     """
 
     pooled: Sequence[Tensor]
     deep: Sequence[Sequence[Tensor]] | None
     kind: type[Any]
     shape: tuple[int, ...] | None
+    shown: Sequence[Sequence[Shown]] = ()
 
     @classmethod
-    def read(cls, output: Any, tokens: Sequence[int]) -> Features:
+    def read(cls, output: Any, tokens: Sequence[int], shown: Sequence[Sequence[Shown]] = ()) -> Features:
         """Those of a model's `output` for prompts of so many `tokens`."""
         deep = getattr(output, "deepstack_features", None)
         levels = None if deep is None else [_split(level, tokens) for level in deep]
         pooled = output.pooler_output
         shape = tuple(pooled.shape[1:]) if isinstance(pooled, Tensor) else None
-        return cls(_split(pooled, tokens), levels, type(output), shape)
+        return cls(_split(pooled, tokens), levels, type(output), shape, shown)
 
     def picked(self, prompts: Sequence[int]) -> Features:
         """Those of some of the prompts, each as often as it is named."""
         deep = None if self.deep is None else [[level[prompt] for prompt in prompts] for level in self.deep]
-        return replace(self, pooled=[self.pooled[prompt] for prompt in prompts], deep=deep)
+        shown = [self.shown[prompt] for prompt in prompts] if self.shown else ()
+        return replace(self, pooled=[self.pooled[prompt] for prompt in prompts], deep=deep, shown=shown)
 
     def output(self) -> Any:
         """As the model would give them; anew for each `generate`, which takes it apart."""

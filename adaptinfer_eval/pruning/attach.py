@@ -36,6 +36,7 @@ from adaptinfer_eval.pruning.shown import Shown
 from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.tower_watch import TowerWatch
 from adaptinfer_eval.pruning.trace import Trace
+from adaptinfer_eval.pruning.watched import watch_tower
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def pruned(
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
-    were encoded before (`watched`). `questions`: what each of its prompts asks, for methods that read it, and
+    were encoded before (see `watched`). `questions`: what each of its prompts asks, for methods that read it, and
     `tokenize`: the ids of a text in the model's vocabulary, without special tokens, for those that read it there.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
@@ -181,15 +182,8 @@ def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Give
             f"({config.model_type}) is none and has no text tower there: use a method that needs none"
         )
     watch = TowerWatch(tower, look)
-    _watch_tower(stack, watch)
+    watch_tower(stack, watch)
     return Chooser(anatomy, method, look, watch, said, doubts)
-
-
-def _watch_tower(stack: ExitStack, watch: TowerWatch) -> None:
-    config: Any = watch.tower.model.config
-    stack.enter_context(intercepted(config._attn_implementation, watch.observe))
-    for handle in watch.hook():
-        stack.callback(handle.remove)
 
 
 def _watch(stack: ExitStack, model: Any, watch: DecoderWatch, doubts: Doubts) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -77,7 +78,8 @@ class Chooser:
         images = self._show(members, prompt, rows, embeds, embeds[rows[:, None], columns].float(), questions)
         with torch.autocast(device.type, enabled=False):
             selection = self.method.select(images, 0 if self.method.counts_itself else members[0].budget)
-        self._check(selection, images, members[0].budget)
+        there = self._check(selection, images, members[0].budget)
+        selection = replace(selection, index=selection.index.clamp(0, there - 1))
         return Group(members, rows, numbers, columns, places, selection)
 
     def _show(
@@ -126,7 +128,8 @@ class Chooser:
             raise ValueError(f"{self.method.name} projects rows of its own, and there is no projector here")
         return self.anatomy.tower.project(rows)
 
-    def _check(self, selection: Selection, images: Images, budget: int) -> None:
+    def _check(self, selection: Selection, images: Images, budget: int) -> int:
+        """How many there are to choose from. What is on the device is told when the block ends, at the latest."""
         name, index, count = f"{self.method.name}.select", selection.index, len(images.projected)
         most = images.tokens if self.method.counts_itself else budget
         fits = index.ndim == 2 and len(index) == count and 1 <= index.shape[-1] <= most
@@ -144,3 +147,4 @@ class Chooser:
         self.doubts.deny((index < 0) | (index >= there), f"{name} names tokens beyond the {there} that there are")
         if own is not None:
             self.doubts.note(own, "of rows that were made")
+        return there

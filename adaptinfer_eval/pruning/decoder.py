@@ -19,7 +19,7 @@ from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import Entered, ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
 from adaptinfer_eval.pruning.observer import Observer
-from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix
+from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix, with_positions
 from adaptinfer_eval.pruning.prompt import Prompt, read_prompt, sizes_of
 from adaptinfer_eval.pruning.proof import Lengths, Proof, broken
 from adaptinfer_eval.pruning.releases import CACHE, cache_of
@@ -85,10 +85,10 @@ class DecoderWatch:
         handles.append(text.register_forward_pre_hook(self._before_text, with_kwargs=True))
         handles.append(text.register_forward_hook(self._after_text))
         handles.append(self.anatomy.layers[0].register_forward_pre_hook(self._bind_cache, with_kwargs=True))
-        if self.layers is not None:
-            handles += self.layers.hook()
         if self.images is not None:
             handles += self.images.hook()
+        if self.layers is not None:
+            handles += self.layers.hook()
         return handles
 
     def _before_model(self) -> None:
@@ -157,8 +157,10 @@ class DecoderWatch:
         self.trace.schedules = ["none" if images else "no image" for images in prompt.images]
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))
         shared = None
-        if self.prefix is not None and self._can_share(kwargs):
-            kwargs, shared = self._share(prompt, self.prefix, kwargs)
+        if self.prefix is not None and self.anatomy.shares_prefixes:
+            kwargs = with_positions(prompt, kwargs)
+            if self._can_share(kwargs):
+                kwargs, shared = self._share(prompt, self.prefix, kwargs)
         self.prefix = None  # another prompt would have another
         run = entered = None
         if self.images is not None:
@@ -182,7 +184,7 @@ class DecoderWatch:
         """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
         cache = cache_of(kwargs)
         plain = type(cache) is DynamicCache and not cache.offloading and not any(cache.is_sliding)
-        plain = plain and self.anatomy.shares_prefixes and not (self.layers and self.layers.needs_whole_prompts)
+        plain = plain and not (self.layers and self.layers.needs_whole_prompts)
         return plain and self.images is None and kwargs.get("inputs_embeds") is not None
 
     def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
@@ -259,4 +261,4 @@ class DecoderWatch:
         if self.images is None or not any(prompt.vision):
             return prompt
         numbers = None if ids is None or not known else for_rows(self.anatomy.image_numbers(ids))
-        return replace(prompt, sizes=sizes_of(prompt, self.anatomy.image_tokens, numbers))
+        return replace(prompt, sizes=sizes_of(prompt, self.anatomy.image_tokens, numbers, self.anatomy.alike))

@@ -25,10 +25,13 @@ class Removable(Protocol):
 
 class _Added:
     def __init__(self, text: Any) -> None:
-        self.text = text
+        self.text, self.before = text, vars(text).get(_ADDS)
 
     def remove(self) -> None:
-        delattr(self.text, _ADDS)
+        if self.before is None:
+            delattr(self.text, _ADDS)
+        else:
+            setattr(self.text, _ADDS, self.before)
 
 
 def added_deep(text: Any, segment: Callable[[], Segment | None]) -> list[Removable]:
@@ -48,5 +51,6 @@ def added_deep(text: Any, segment: Callable[[], Segment | None]) -> list[Removab
         own = features.to(hidden.device, hidden.dtype)[row.gather(1, left.ids)]
         return torch.where(left.is_vision[..., None], hidden + own, hidden)
 
+    added = _Added(text)
     setattr(text, _ADDS, adds)
-    return [_Added(text)]
+    return [added]

@@ -49,10 +49,11 @@ class Given:
             raise ValueError("the method reads the question, which is not known: pass questions= to pruned(), one each")
         return [question for question in self.questions for _ in range(prompts // len(self.questions))]
 
-    def shown_of(self, images: Sequence[int], noted: Sequence[Shown]) -> Sequence[Sequence[Shown]]:
+    def shown_of(self, images: Sequence[int], noted: Sequence[Shown], needed: bool) -> Sequence[Sequence[Shown]]:
         """Of each of some prompts with so many images; of `noted`, what was seen in the block, where there is any.
 
-        Empty where there is none; ValueError where it is of other images. Beam search repeats prompts.
+        Empty where there is none; where it is of other images, a ValueError if it is `needed`. Beam search repeats
+        prompts.
         """
         if noted:
             times, rest = divmod(sum(images), len(noted))
@@ -61,13 +62,18 @@ class Given:
                 own.append(noted[first : first + count])
                 first += count
             if rest or first != len(noted):
-                raise ValueError(f"{len(noted)} images were encoded inside the block, and prompts show {sum(images)}")
+                return self._other(needed, f"{len(noted)} images were encoded inside the block", sum(images))
         elif self.shown:
             own, times = list(self.shown), len(images) // len(self.shown)
         else:
             return []
         found = [of_prompt for of_prompt in own for _ in range(times)]
         if [len(of_prompt) for of_prompt in found] != list(images):
-            there = [len(of_prompt) for of_prompt in found]
-            raise ValueError(f"what the vision tower showed is of {there} images, and prompts have {list(images)}")
+            return self._other(needed, f"the vision tower showed {[*map(len, found)]} images", [*images])
         return found
+
+    @staticmethod
+    def _other(needed: bool, there: str, wanted: object) -> Sequence[Sequence[Shown]]:
+        if needed:
+            raise ValueError(f"{there}, and prompts have {wanted}: one video at most is looked at in a prompt")
+        return []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -296,6 +297,9 @@ class LayerPruner:
         return run.masks[current, pattern]
 
     def _segment(self) -> Segment | None:
-        """What the layers compute now, in a prefill that has been shortened."""
+        """What the layers compute now, in a prefill that they have shortened, by columns of the prompt as it came."""
         run = self.run
-        return None if run is None or run.step is not None or len(run.segments) == 1 else run.segments[-1]
+        if run is None or run.step is not None or len(run.segments) == 1:
+            return None
+        left, columns = run.segments[-1], run.prompt.columns
+        return left if columns is None else replace(left, ids=columns.to(left.ids.device).gather(1, left.ids))

@@ -93,7 +93,7 @@ def _shown(
             f"{method.name} chooses by what the vision tower computes of whole tiles, and here tokens of theirs are "
             "left out, and marks put between: use packing=flat"
         )
-    found = given.shown_of([sum(of_prompt) for of_prompt in tiles], noted)
+    found = given.shown_of([sum(of_prompt) for of_prompt in tiles], noted, needed=look.tower)
     if found and all(shown.holds(look) for own in found for shown in own):
         return found
     if look.tower:

@@ -87,17 +87,22 @@ class Shared:
         return self.hidden.shape[1]
 
 
+def with_positions(prompt: Prompt, kwargs: Kwargs) -> Kwargs:
+    """`kwargs` with positions that do not count the padding in front of a question, where there are none yet."""
+    if kwargs.get("position_ids") is not None:
+        return kwargs
+    real = torch.ones_like(prompt.is_vision[:1]) if prompt.valid is None else prompt.valid
+    return {**kwargs, "position_ids": real.long().cumsum(1) - 1}
+
+
 def compute_prefix(
     text: Any, layers: Sequence[nn.Module], prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs
 ) -> tuple[Kwargs, Shared]:
     """Run the first `layers` of the decoder `text` on the prefixes of `prompt`, and fill the cache for every row.
 
-    `kwargs`: the decoder's arguments for the whole prompts; returned are those for the questions alone.
+    `kwargs`: the decoder's arguments for the whole prompts, `with_positions`; returned are those for the questions.
     """
-    embeds, cache, positions = kwargs["inputs_embeds"], cache_of(kwargs), kwargs.get("position_ids")
-    if positions is None:
-        real = embeds.new_ones(1, embeds.shape[1]) if prompt.valid is None else prompt.valid
-        positions = real.long().cumsum(1) - 1
+    embeds, cache, positions = kwargs["inputs_embeds"], cache_of(kwargs), kwargs["position_ids"]
     cos, sin = text.rotary_emb(embeds, position_ids=positions)
     prefix = prefix.of(prompt)
     length, place = prefix.length, per_sample(prefix.place, embeds.device)[:, 0]

@@ -76,11 +76,12 @@ def read_prompt(
     )
 
 
-def sizes_of(prompt: Prompt, image_tokens: int, numbers: Tensor | None) -> list[list[int]]:
+def sizes_of(prompt: Prompt, image_tokens: int, numbers: Tensor | None, alike: bool = False) -> list[list[int]]:
     """Vision tokens of each image of each prompt: `image_tokens`, or, where they differ (0), as `numbers` says.
 
     `numbers` (B, L): which of its prompt's images a vision token is of. None: those that stand side by side are one.
-    ValueError where they are not as many images as the prompt is said to have.
+    `alike`: several images of one prompt have as many each. ValueError where they are not as many images as the prompt
+    is said to have.
     """
     if image_tokens:
         return [[image_tokens] * images for images in prompt.images]
@@ -91,9 +92,24 @@ def sizes_of(prompt: Prompt, image_tokens: int, numbers: Tensor | None) -> list[
     most = max(prompt.images)
     beyond = numbers.masked_fill(~prompt.is_vision | (numbers >= most), most)  # of text, and of more than there are
     counts = torch.zeros(len(beyond), most + 1, dtype=torch.long, device=beyond.device)
-    sizes = counts.scatter_add(1, beyond, torch.ones_like(beyond))[:, :most].tolist()
+    counts = counts.scatter_add(1, beyond, torch.ones_like(beyond))[:, :most]
+    so_far = numbers.masked_fill(~prompt.is_vision, -1).cummax(1).values
+    mixed = (prompt.is_vision & (numbers < so_far)).any(1, keepdim=True)
+    sizes = torch.cat([counts, mixed], 1).tolist()
+    if any(own.pop() for own in sizes):
+        raise ValueError(
+            "a prompt shows a video before an image, which methods that choose image by image do not tell apart: show "
+            "the image first, or use a method that prunes between layers"
+        )
     found = [own[:images] for own, images in zip(sizes, prompt.images, strict=True)]
-    if [sum(own) for own in found] != prompt.vision or any(0 in own for own in found):
+    whole = [0 not in own for own in found]
+    if alike:
+        found = [
+            own if right or tokens % images else [tokens // images] * images
+            for own, right, tokens, images in zip(found, whole, prompt.vision, prompt.images, strict=True)
+        ]
+        whole = [0 not in own for own in found]
+    if [sum(own) for own in found] != prompt.vision or not all(whole):
         raise ValueError(
             "images of unequal numbers of tokens stand side by side, and it is not known where one ends: put text "
             "between them, or use a method that prunes between layers"

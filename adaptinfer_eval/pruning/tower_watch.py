@@ -50,7 +50,7 @@ class TowerWatch:
         handles = [tower.model.register_forward_pre_hook(self._begin, with_kwargs=True)]
         if self.look.hidden and tower.projector is not None:
             handles.append(tower.projector.register_forward_pre_hook(self._project))
-            if tower.class_tokens:
+            if tower.gives_class:
                 handles.append(tower.layers[tower.read].register_forward_hook(self._read))
         return handles
 
@@ -131,7 +131,7 @@ class TowerWatch:
         cls: list[Tensor | None] = [None] * count
         if look.hidden:
             hidden[:] = self._hidden(forward)
-            if self.tower.class_tokens:
+            if self.tower.gives_class:
                 cls[:] = self._seen(forward, "cls", -1)[0]
         attention = by_layer("attention", self._columns if self.tower.class_tokens else self._means)
         received = by_layer("received", self._means)

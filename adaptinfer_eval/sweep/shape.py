@@ -13,18 +13,12 @@ from adaptinfer_eval.sweep.config import Shape, SweepConfig, SweepError
 
 def check_checkpoint(config: SweepConfig, download: bool = True) -> dict[str, Any] | None:
     """What the checkpoint's config.json says; None where it is not here. SweepError unless it is one of `backbone`."""
-    try:
-        return checkpoint.check_checkpoint(config.checkpoint, _revision(config), config.backbone, download)
-    except checkpoint.CheckpointError as error:
-        raise SweepError(str(error)) from error
+    return _checked(config, config.backbone, download)
 
 
 def with_family(config: SweepConfig) -> SweepConfig:
     """`config` with the family that its checkpoint's config.json names; SweepError where that is none that is known."""
-    try:
-        found = checkpoint.check_checkpoint(config.checkpoint, _revision(config))
-    except checkpoint.CheckpointError as error:
-        raise SweepError(str(error)) from error
+    found = _checked(config)
     assert found is not None  # it is None only where nothing may be downloaded
     return config.model_copy(update={"backbone": found["model_type"]})
 
@@ -76,6 +70,13 @@ def _configured_shape(config: SweepConfig) -> Shape:
     revision = _revision(config) or "main"
     found = AutoConfig.from_pretrained(config.checkpoint, revision=revision, local_files_only=True)
     return _shape(found, found.get_text_config())
+
+
+def _checked(config: SweepConfig, family: str | None = None, download: bool = True) -> dict[str, Any] | None:
+    try:
+        return checkpoint.check_checkpoint(config.checkpoint, _revision(config), family, download)
+    except checkpoint.CheckpointError as error:
+        raise SweepError(str(error)) from error
 
 
 def _revision(config: SweepConfig) -> str | None:

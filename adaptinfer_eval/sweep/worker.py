@@ -122,7 +122,7 @@ class Worker:
             batch = loading.result()
             methods = [self._methods[cell.setting.label] for cell in shard.cells]
             if self.config.sharing and not all(map(works_in_tower, methods)):
-                batch = self.model.encode_images(batch)
+                batch = self.model.encode_images(batch, methods)
         except Exception as error:
             traceback.print_exc()
             yield from (Failed(cell, f"{type(error).__name__}: {error}") for cell in shard.cells)
