@@ -33,6 +33,11 @@ from adaptinfer_eval.sweep.worker import Answered, Failed, Worker
 
 STORED = Path(__file__).parent / "kept.json"
 QUESTIONS = ((ALIKE, 0), (ALIKE, 1), (APART, 0), (APART, 1))
+ELSEWHERE = {
+    **dict.fromkeys(("cdpruner", "trim"), "it reads the question in CLIP's text tower, which the small model has not"),
+    **dict.fromkeys(("evs", "vidcom2"), "it is for videos, which the small model is not shown"),
+}
+"""Methods that are shipped and cannot be tried on it."""
 ROUNDING = 0.02
 """Share of the kept tokens that another machine's rounding may change: scores can lie as close as that."""
 Row = dict[str, Any]
@@ -42,12 +47,14 @@ Row = dict[str, Any]
 def methods(folder: Path, config: SweepConfig) -> Iterator[Finding]:
     """One finding per installed method, and per method that `config` names by file. Logs go to `folder`."""
     usable = []
+    for name, why in ELSEWHERE.items():
+        yield Finding(f"method {name}", "ok", f"not tried: {why}")
     for name in (*available_methods(), *dict.fromkeys(entry.name for entry in config.methods if file_of(entry.name))):
         problem = _cannot_be_tried(name)
-        if problem is None:
-            usable.append(name)
-        else:
+        if problem is not None:
             yield problem
+        elif name not in ELSEWHERE:
+            usable.append(name)
     stored: dict[str, list[Row]] = json.loads(STORED.read_text(encoding="utf-8"))
     for names in _different(usable):
         worker, tried = _loaded(folder, names)
@@ -174,11 +181,12 @@ def _loaded(folder: Path, names: Sequence[str]) -> tuple[Worker, list[Setting]]:
 def store() -> None:
     """Write what the methods do now to `STORED`."""
     with tempfile.TemporaryDirectory() as folder:
-        worker, tried = _loaded(Path(folder), available_methods())
-        now = {
-            setting.entry.name: [row for task, doc in QUESTIONS for row in _answered(worker, setting, task, (doc,))]
-            for setting in tried
-        }
+        now = {}
+        for names in _different([name for name in available_methods() if name not in ELSEWHERE]):
+            worker, tried = _loaded(Path(folder), names)
+            for setting in tried:
+                rows = [row for task, doc in QUESTIONS for row in _answered(worker, setting, task, (doc,))]
+                now[setting.entry.name] = rows
     lines = (f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in sorted(now.items()))
     STORED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
