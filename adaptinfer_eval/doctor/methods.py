@@ -44,12 +44,17 @@ Row = dict[str, Any]
 """`answer` to a question, and as in a journal `kept` by layer or `assign`."""
 
 
-def methods(folder: Path, config: SweepConfig) -> Iterator[Finding]:
-    """One finding per installed method, and per method that `config` names by file. Logs go to `folder`."""
+def named_by_file(config: SweepConfig) -> list[str]:
+    """Methods of a sweep that are not installed."""
+    return [entry.name for entry in config.methods if file_of(entry.name)]
+
+
+def methods(folder: Path, own: Sequence[str] = ()) -> Iterator[Finding]:
+    """One finding per installed method, and per method of `own`, which are named by file. Logs go to `folder`."""
     usable = []
     for name, why in ELSEWHERE.items():
         yield Finding(f"method {name}", "ok", f"not tried: {why}")
-    for name in (*available_methods(), *dict.fromkeys(entry.name for entry in config.methods if file_of(entry.name))):
+    for name in (*available_methods(), *dict.fromkeys(own)):
         problem = _cannot_be_tried(name)
         if problem is not None:
             yield problem
