@@ -52,13 +52,12 @@ def named_by_file(config: SweepConfig) -> list[str]:
 def methods(folder: Path, own: Sequence[str] = ()) -> Iterator[Finding]:
     """One finding per installed method, and per method of `own`, which are named by file. Logs go to `folder`."""
     usable = []
-    for name, why in ELSEWHERE.items():
-        yield Finding(f"method {name}", "ok", f"not tried: {why}")
     for name in (*available_methods(), *dict.fromkeys(own)):
-        problem = _cannot_be_tried(name)
-        if problem is not None:
+        if problem := _cannot_be_tried(name):
             yield problem
-        elif name not in ELSEWHERE:
+        elif why := ELSEWHERE.get(name):
+            yield Finding(f"method {name}", "ok", f"not tried: {why}")
+        else:
             usable.append(name)
     stored: dict[str, list[Row]] = json.loads(STORED.read_text(encoding="utf-8"))
     for names in _different(usable):
