@@ -229,6 +229,7 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
 
 def test_lookup() -> None:
     known = {"adaptinfer", "fastv", "tome", "pdrop", "sparsevlm", "vanilla", "random", "downsample", "foreground"}
+    known |= {"fastervlm", "divprune"}
     # Another question is asked by the wrappers, not by the engine: tests/test_other_question.py.
     assert {*known, "other_question"} <= set(ae.available_methods())
     assert known == {name for name, _ in METHODS}, "every shipped method is crossed with every guarantee"
