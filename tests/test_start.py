@@ -177,7 +177,8 @@ import adaptinfer_eval as ae
 import adaptinfer_eval.models
 shape = {"num_layers": 32, "hidden_size": 4096, "intermediate_size": 11008, "vision_tokens": 576, "text_tokens": 66}
 for name in ae.available_methods():
-    print(ae.audit(ae.get_method(name)(**({} if name == "vanilla" else {"budget": 64})), **shape).schedule)
+    options = {"vanilla": {}, "vtw": {"schedule": "14:0"}}.get(name, {"budget": 64})
+    print(ae.audit(ae.get_method(name)(**options), **shape).schedule)
 print(json.dumps([0, sorted(sys.modules)]), file=sys.stderr)
 """
     printed, _, heavy = started(tmp_path, code)
