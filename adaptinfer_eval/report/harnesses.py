@@ -23,11 +23,14 @@ from adaptinfer_eval.sweep.units import MMBENCH_COPY
 
 HARNESSES = ("lmms-eval", "vlmevalkit")
 CAUSES = ("prompt", "picture", "extraction", "metric")
-NOTES = """Disagree: questions of both that one harness counts as right, or as more right, and the other not (MMBench with all its
-circular copies). Why, for each the first that is different: prompt, the text that was asked; picture, its pixels (or the
-batch, in half precision); extraction, of the same answer another option, or yes or no, was read; metric, of the same open
-answer another score was made. A question is the same where the papers ask it in the same words (MMBench's also by its index,
-MME's by its picture); those that only one harness has are in no column."""
+NOTES = (
+    "Disagree: questions of both that one harness counts as right, or as more right, and the other not (MMBench's with "
+    "all circular copies). Why, for each the first thing that differs: prompt, the text that was asked; picture, its "
+    "pixels (in half precision also the batch); extraction, of the same answer another option, or yes or no, was read; "
+    "metric, the same answer to an open question was scored otherwise. A question is the same where the papers ask it "
+    "in the same words (MMBench's by its index, MME's by its picture, too); those that one harness alone has are not "
+    "counted."
+)
 Sample = Mapping[str, Any]
 
 
@@ -83,7 +86,7 @@ def harness_table(compared: Sequence[Compared], form: str) -> str:
     if form == "tex":
         return table
     versions = [_version(record) for record in lines[0].records]
-    return f"{table}\n\n{NOTES} lmms-eval {versions[0]}; VLMEvalKit: {versions[1]}."
+    return f"{table}\n\n{NOTES}\nlmms-eval {versions[0]}; VLMEvalKit: {versions[1]}."
 
 
 def _rank(record: Record, order: Sequence[str]) -> tuple[Any, ...]:
@@ -93,7 +96,7 @@ def _rank(record: Record, order: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _row(line: Compared) -> list[str]:
-    one, other = line.records
+    one = line.records[0]
     title = TITLES.get(one["method"], one["method"])
     options = options_of(one)
     scores = [record["score"] for record in line.records]
