@@ -105,7 +105,7 @@ def _row(line: Compared) -> list[str]:
         heading(one["task"]),
         f"{title} ({options})" if options else title,
         "–" if one["budget"] is None else budget_text(one["budget"]),
-        *(f"{score:.{digits}f}" for score in scores),
+        *[f"{score:.{digits}f}" for score in scores],
         f"{scores[1] - scores[0]:+.{digits}f}",
         str(line.questions),
         str(line.causes.total()),
@@ -115,9 +115,11 @@ def _row(line: Compared) -> list[str]:
 
 def _version(record: Record) -> str:
     versions = record["versions"]
-    kit = next((name for name in versions if name.endswith("vlmeval")), None)
-    prompts = f", {record['prompts']} prompts" if kit else ""
-    return f"{kit} {versions[kit]}{prompts}" if kit else str(versions["lmms-eval"])
+    kits = [name for name in versions if name.endswith("vlmeval")]
+    if not kits:
+        return str(versions["lmms-eval"])
+    whose = {"papers": "the papers' prompts", "kit": "its own prompts"}[record["prompts"]]
+    return f"{kits[0]} {versions[kits[0]]}, {whose}"
 
 
 def _compare(first: Path, second: Path, records: tuple[Record, Record]) -> Compared:

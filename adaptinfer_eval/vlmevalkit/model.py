@@ -19,8 +19,6 @@ from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.vlmevalkit.answerer import Batcher, Question, answerers
 from adaptinfer_eval.vlmevalkit.papers import generation_of, paper_of, papers_message
 
-_KINDS = {"image": Image, "video": Video}
-
 
 class PrunedVLM(BaseModel):  # type: ignore[misc]
     """A model of VLMEvalKit's that answers with `method` over a `family`'s checkpoint.
@@ -32,7 +30,7 @@ class PrunedVLM(BaseModel):  # type: ignore[misc]
 
     INSTALL_REQ: ClassVar = False
     INTERLEAVE: ClassVar = True
-    allowed_types: ClassVar = ["text", *_KINDS]
+    allowed_types: ClassVar = ["text", "image", "video"]
 
     def __init__(
         self,
@@ -78,5 +76,6 @@ class PrunedVLM(BaseModel):  # type: ignore[misc]
 
 def part_of(part: Mapping[str, str]) -> Part:
     """A part of VLMEvalKit's message as one of ours."""
-    kind = _KINDS.get(part["type"])
-    return kind(part["value"]) if kind else part["value"]
+    if part["type"] == "text":
+        return part["value"]
+    return Image(part["value"]) if part["type"] == "image" else Video(part["value"])

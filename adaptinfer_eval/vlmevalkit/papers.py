@@ -48,7 +48,8 @@ def paper_of(dataset: str) -> Paper | None:
     path = shipped(f"tasks/{'mini' if task.startswith('mini_') else 'paper'}/{task}.yaml")
     told = load_yaml_config(yaml_path=str(path))
     options = told.get("lmms_eval_specific_kwargs", {}).get("default", {})
-    return Paper(told["doc_to_text"], options, told["generation_kwargs"])
+    stops = {"until": [told.get("fewshot_delimiter", "\n\n")]}  # as lmms-eval fills in what a task leaves out
+    return Paper(told["doc_to_text"], options, stops | told["generation_kwargs"])
 
 
 def generation_of(dataset: str | None) -> dict[str, Any]:

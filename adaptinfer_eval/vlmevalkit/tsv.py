@@ -31,7 +31,7 @@ def write_tsv(folder: Path) -> list[Path]:
         source = shipped(f"tasks/mini/data/{task.removeprefix('mini_')}.parquet")
         if source is None:
             raise SweepError(f"the data of {task} are not installed: reinstall adaptinfer-eval")
-        found = pd.read_parquet(source).to_dict("records")
+        found: list[Any] = pd.read_parquet(source).to_dict("records")
         rows = [_row(task, number, document) for number, document in enumerate(found)]
         path = folder / f"{name}.tsv"
         write_text(path, pd.DataFrame(rows).to_csv(sep="\t", index=False))
@@ -44,8 +44,8 @@ def _row(task: str, number: int, document: Mapping[str, Any]) -> Row:
     picture = base64.b64encode(document["image"]["bytes"]).decode()
     row = {"index": number, "image": picture, "question": document["question"]}
     if task == "mini_mme":
-        names = ("answer", "category")
-        return row | {name: document[name] for name in names} | {"image_path": document["question_id"]}
+        shown = {"answer": document["answer"], "category": document["category"]}
+        return row | shown | {"image_path": document["question_id"]}
     if task == "mini_mmbench":
         names = ("A", "B", "C", "D", "answer", "category", "source", "split")
         hint = {} if document["hint"] == "nan" else {"hint": document["hint"]}
