@@ -78,6 +78,8 @@ def started(folder: Path, code: str, *arguments: object, **environment: str) -> 
         ("--help", "regress", []),
         ("demo --help", "--pretrained", []),
         ("convert --help", "--tower", []),
+        ("vlmevalkit --help", "--budget", []),
+        ("tsv --help", "FOLDER", []),
         ("methods", "| sparsevlm ", []),
         ("plan mini", "mini_textvqa", []),
         ("plan mini tasks=mini_mme,gqa", "x 2 tasks", []),

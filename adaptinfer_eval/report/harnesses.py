@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from adaptinfer_eval.methods.schedule import budget_text
 from adaptinfer_eval.report.layouts import TITLES, Record, heading, options_of
+from adaptinfer_eval.report.notes import harness_of
 from adaptinfer_eval.report.page.samples import read_rights, read_samples
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.records import read_records
@@ -85,8 +86,8 @@ def harness_table(compared: Sequence[Compared], form: str) -> str:
     )
     if form == "tex":
         return table
-    versions = [_version(record) for record in lines[0].records]
-    return f"{table}\n\n{NOTES}\nlmms-eval {versions[0]}; VLMEvalKit: {versions[1]}."
+    ours, theirs = lines[0].records
+    return f"{table}\n\n{NOTES}\nlmms-eval {ours['versions']['lmms-eval']}. {harness_of(theirs)}"
 
 
 def _rank(record: Record, order: Sequence[str]) -> tuple[Any, ...]:
@@ -111,15 +112,6 @@ def _row(line: Compared) -> list[str]:
         str(line.causes.total()),
         *(str(line.causes[cause]) for cause in CAUSES),
     ]
-
-
-def _version(record: Record) -> str:
-    versions = record["versions"]
-    kits = [name for name in versions if name.endswith("vlmeval")]
-    if not kits:
-        return str(versions["lmms-eval"])
-    whose = {"papers": "the papers' prompts", "kit": "its own prompts"}[record["prompts"]]
-    return f"{kits[0]} {versions[kits[0]]}, {whose}"
 
 
 def _compare(first: Path, second: Path, records: tuple[Record, Record]) -> Compared:

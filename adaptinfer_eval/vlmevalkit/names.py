@@ -69,9 +69,11 @@ def register(models: Mapping[str, Arguments], names: Iterable[str], common: Argu
         if name not in found and (read := read_name(name)):
             found[name] = {"method": read[0], "family": read[1], **with_budget(read[2]), **common}
     for name, arguments in {**found, **models}.items():
-        if name in supported_VLM and name in models:
+        there = supported_VLM.get(name)
+        if there is None or there.func is PrunedVLM:
+            supported_VLM[name] = functools.partial(PrunedVLM, **arguments)
+        elif name in models:
             raise SweepError(f"VLMEvalKit has a model {name} of its own: give the method another name")
-        supported_VLM.setdefault(name, functools.partial(PrunedVLM, **arguments))
 
 
 def check_method(name: str) -> None:

@@ -48,8 +48,8 @@ def hand_over(arguments: Sequence[str], models: Mapping[str, Arguments], common:
         check_data(dataset)
     if asked.data and kit.RANK == 0:
         _check_folders(Path(os.environ.get("MMEVAL_ROOT", asked.work_dir)), names, asked)
+    given = [*arguments, *(["--model", *models] if models else []), *_judge(asked)]
     register(models, names, common)
-    given = [*arguments, *(["--model", *models] if models else []), *_judge(kit, asked)]
     # The threads that ask: enough for the batch at hand, and for the one that is next.
     if not {"--api-nproc", "--nproc"} & set(arguments):
         flag = "--api-nproc" if "--api-nproc" in inspect.getsource(kit.parse_args) else "--nproc"
@@ -103,7 +103,7 @@ def _check_torchrun() -> None:
         raise SweepError("VLMEvalKit under torchrun needs GPUs (NCCL): --workers N starts N processes without it")
 
 
-def _judge(kit: Any, asked: argparse.Namespace) -> list[str]:
+def _judge(asked: argparse.Namespace) -> list[str]:
     """Exact matching, where no data set needs a judge and none was named: VLMEvalKit would ask GPT, or wait for it."""
     if asked.judge or not asked.data:
         return []
