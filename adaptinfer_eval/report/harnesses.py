@@ -98,7 +98,7 @@ def _rank(record: Record, order: Sequence[str]) -> tuple[Any, ...]:
 
 def _row(line: Compared) -> list[str]:
     one = line.records[0]
-    title = TITLES.get(one["method"], one["method"])
+    title = TITLES.get(one["method"]) or str(one["method"])
     options = options_of(one)
     scores = [record["score"] for record in line.records]
     digits = 0 if heading(one["task"]) == "MME" else 1

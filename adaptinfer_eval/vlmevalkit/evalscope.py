@@ -52,7 +52,7 @@ class PrunedModelAPI(ModelAPI):  # type: ignore[misc]
         return ModelOutput.from_content(self.model_name, self.batcher.ask(Question(messages, generation)))
 
 
-def parts_of(content: str | Sequence[Any]) -> list[Part]:
+def parts_of(content: Any) -> list[Part]:
     """EvalScope's parts of a message as ours."""
     if isinstance(content, str):
         return [content]

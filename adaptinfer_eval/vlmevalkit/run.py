@@ -14,7 +14,7 @@ from typing import Any
 
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.vlmevalkit.kit import check_data, load_kit
-from adaptinfer_eval.vlmevalkit.names import Arguments, read_name, register
+from adaptinfer_eval.vlmevalkit.names import Arguments, register
 
 OWN_TYPES = ("MCQ", "Y/N")
 """Kinds of data sets that a judge may help to score, and exact matching scores as well."""
@@ -216,8 +216,3 @@ def _is_number(value: Any) -> bool:
         return math.isfinite(float(value))
     except (TypeError, ValueError):
         return False
-
-
-def known_models(arguments: Sequence[str]) -> list[str]:
-    """Those of the models that VLMEvalKit's `arguments` name which are ours."""
-    return [name for name in _read(arguments).model or () if read_name(name)]
