@@ -79,7 +79,7 @@ def started(folder: Path, code: str, *arguments: object, **environment: str) -> 
         ("demo --help", "--pretrained", []),
         ("convert --help", "--tower", []),
         ("vlmevalkit --help", "--budget", []),
-        ("tsv --help", "FOLDER", []),
+        ("tsv --help", "folder", []),
         ("methods", "| sparsevlm ", []),
         ("plan mini", "mini_textvqa", []),
         ("plan mini tasks=mini_mme,gqa", "x 2 tasks", []),
