@@ -17,6 +17,7 @@ from adaptinfer_eval.cli.convert import convert
 from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
+from adaptinfer_eval.cli.vlmevalkit import tsv, vlmevalkit
 from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import about_a_file, explained
@@ -168,14 +169,25 @@ def bench(
 
 @app.command("table")
 def print_table(
-    number: Annotated[str, typer.Argument(help="The paper's number of the table: 1 to 5 or a6.")],
+    number: Annotated[str, typer.Argument(help="The paper's number of the table, 1 to 5 or a6; or `harnesses`.")],
     results: Annotated[
         Path | None, typer.Option(help="Folder of a sweep's results; by default that of the table's configuration.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
     lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with.")] = DEFAULT_LINEAGE,
+    other: Annotated[
+        Path | None, typer.Option(help="harnesses: the other harness's sweep; by default RESULTS-vlmevalkit.")
+    ] = None,
 ) -> None:
     """Print one of the paper's tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
+    if (number == "harnesses") < (other is not None):
+        raise SweepError("--other goes with `table harnesses`: leave it out")
+    if number == "harnesses":
+        from adaptinfer_eval.report.harnesses import compare_harnesses, harness_table
+
+        folder = results or Path("results/runs/table1")
+        print(harness_table(compare_harnesses(folder, other or Path(f"{folder}-vlmevalkit")), form))
+        return
     if number == "3":
         from adaptinfer_eval.bench.table3 import table3
 
@@ -229,6 +241,8 @@ def report(
 app.command()(convert)
 app.command()(shift)
 app.command()(demo)
+app.command()(vlmevalkit)
+app.command()(tsv)
 
 
 def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:

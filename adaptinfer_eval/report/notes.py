@@ -28,6 +28,7 @@ def notes_of(
         "leaving: vision tokens of a prompt that a layer computed and passed on, measured. FLOPs: prefill by the "
         "paper's Eq. 5, where a multiply-add is one operation. All are means over the line's tasks.",
     ]
+    notes += sorted({harness_of(record) for record in records if record.get("harness") == "vlmevalkit"})
     if any(ratio and ratio.interval for ratio in ratios):
         notes.append(
             f"95 % interval: of the accuracy ratio, over the choice of questions (paired bootstrap, {RESAMPLES} "
@@ -50,6 +51,13 @@ def notes_of(
     if layout.found:
         notes.append(f"Found: attention shifts around the layers {layout.found.layers} ({layout.found.path}).")
     return [*notes, *_means(lines), *_limits(lines), *_reasons(lines)]
+
+
+def harness_of(record: Record) -> str:
+    """A sentence on the data, prompts and scoring of a sweep through VLMEvalKit."""
+    whose = {"papers": "the papers' prompts, where there are any", "kit": "its own prompts"}[record["prompts"]]
+    versions = [f"{name} {version}" for name, version in record["versions"].items() if name.endswith("vlmeval")]
+    return f"Harness: VLMEvalKit ({', '.join(versions)}), its data and scoring, {whose}."
 
 
 def _counting(record: Record) -> str:

@@ -42,6 +42,8 @@ class Published:
 
     def mismatch(self, records: Sequence[Record]) -> str:
         """Why the sweep is not a measurement of what is published; empty where it is."""
+        if harness := next((r["harness"] for r in records if r.get("harness", "lmms-eval") != "lmms-eval"), None):
+            return f"they are scores of lmms-eval, and the sweep's harness is {harness}"
         models = {record["checkpoint"].split("@")[0] for record in records}
         if models != {self.model}:
             return f"they are of {self.model}, and the sweep's checkpoint is {records[0]['pretrained']}"

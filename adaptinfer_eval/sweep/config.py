@@ -81,6 +81,10 @@ class SweepConfig(_Frozen):
     """What a sweep runs. Every key may stand in the YAML file or on the command line."""
 
     name: str = Field(min_length=1)
+    harness: Literal["lmms-eval", "vlmevalkit"] = "lmms-eval"
+    """Whose data, prompts and scoring."""
+    prompts: Literal["papers", "kit"] = "papers"
+    """With harness=vlmevalkit: the papers' prompts where there are any, or VLMEvalKit's own."""
     backbone: str = DEFAULT
     """The family of its model: one of `backbones`."""
     pretrained: str
@@ -133,7 +137,9 @@ class SweepConfig(_Frozen):
     def _default_output(cls, values: Any) -> Any:
         if isinstance(values, dict) and not values.get("output"):
             limit = f"-limit{values['limit']}" if values.get("limit") else ""
-            output = f"{RUNS}/{values.get('name')}{limit}"
+            harness = f"-{values['harness']}" if values.get("harness", "lmms-eval") != "lmms-eval" else ""
+            prompts = f"-{values['prompts']}" if values.get("prompts", "papers") != "papers" else ""
+            output = f"{RUNS}/{values.get('name')}{limit}{harness}{prompts}"
             if RUNS not in Path(os.path.normpath(output)).parents:
                 raise ValueError(
                     f"name={values.get('name')}: its results would not be in {RUNS}; give another, or output"
@@ -145,6 +151,8 @@ class SweepConfig(_Frozen):
     def _unique(self) -> SweepConfig:
         if self.backbone not in FAMILIES:
             raise ValueError(f"no backbone {self.backbone!r}{nearest(self.backbone, FAMILIES)}")
+        if self.prompts != "papers" and self.harness != "vlmevalkit":
+            raise ValueError(f"prompts={self.prompts} goes with harness=vlmevalkit: leave it out, or name the harness")
         make_family(self.backbone, self.model_args)  # refuses choices of the family that are not valid
         if not self.pretrained.strip():
             raise ValueError("pretrained is empty: name a checkpoint on the hub, or its folder")

@@ -26,6 +26,9 @@ from adaptinfer_eval.sweep.scores import paper_score
 from adaptinfer_eval.sweep.units import rights_of, units_of
 from adaptinfer_eval.sweep.worker import read_cost
 
+FOLDERS = {"lmms-eval": "lmms_eval", "vlmevalkit": "vlmevalkit"}
+"""Where in a sweep's folder a harness writes its own files."""
+
 
 class Answered(lmms):  # type: ignore[misc]
     """A model for lmms-eval that has answered everything already."""
@@ -68,7 +71,7 @@ def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, tas
     answers, workers = journal.read()
     output = Path(config.output)
     # A folder per cell: some of upstream's files have the same name in all of them.
-    scored = score(config, cell, answers, output / "lmms_eval" / cell.id, manager, task, config.limit)
+    scored = score(config, cell, answers, output / FOLDERS[config.harness] / cell.id, manager, task, config.limit)
     if not all(map(math.isfinite, scored.metrics.values())):
         raise ValueError(f"upstream's metrics are {scored.metrics}")
     scores = Path("scores", f"{cell.id}.json")
@@ -88,6 +91,10 @@ def score(
     config: SweepConfig, cell: Cell, answers: Answers, folder: Path, manager: Any, task: Any, limit: int | None
 ) -> Scored:
     """Upstream's scoring of `answers`, those to all of the task's first `limit` questions; its files go to `folder`."""
+    if config.harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.score import score as score_by_kit
+
+        return score_by_kit(cell, answers, folder, task)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
     tracker = EvaluationTracker(output_path=str(folder))
     seed = config.seed_of(cell.setting.seed)

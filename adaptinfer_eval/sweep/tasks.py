@@ -15,13 +15,17 @@ ALONE = "run it with the lmms-eval command"
 
 
 def load_tasks(config: SweepConfig, scored: bool = True) -> tuple[Any, dict[str, Any]]:
-    """lmms-eval's task manager and the task objects by name, their data sets loaded.
+    """lmms-eval's task manager and the task objects by name, their data sets loaded; VLMEvalKit's, without a manager.
 
     SweepError for an unknown task, a group, data that cannot be read, and, where answers are to be `scored`, a task
     whose metric has no known scale.
     """
     from lmms_eval.tasks import get_task_dict
 
+    if config.harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.tasks import load_tasks as load_kit_tasks
+
+        return None, dict(load_kit_tasks(config))
     check_tasks(config, scored)
     manager = task_manager(config)
     tasks: dict[str, Any] = {}
@@ -40,6 +44,11 @@ def check_tasks(config: SweepConfig, scored: bool = True) -> None:
 
     Imports lmms-eval only where task files do not settle it.
     """
+    if config.harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.kit import kit_version
+
+        kit_version()  # its data sets are looked at when they are loaded
+        return
     files = task_files(config.tasks)
     if len(files) < len(config.tasks):
         index = task_manager(config).task_index
