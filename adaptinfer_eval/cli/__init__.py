@@ -16,7 +16,6 @@ from adaptinfer_eval.cli.convert import convert
 from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
-from adaptinfer_eval.report import DEFAULT_LINEAGE
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import about_a_file, explained
 
@@ -166,14 +165,16 @@ def bench(
 
 @app.command("table")
 def print_table(
-    number: Annotated[str, typer.Argument(help="The paper's number of the table: 1 to 5 or a6.")],
+    number: Annotated[
+        str, typer.Argument(help="Of AdaptInfer: 1 to 5 or a6; of other papers: cdpruner:1, … (docs/tables.md).")
+    ],
     results: Annotated[
         Path | None, typer.Option(help="Folder of a sweep's results; by default that of the table's configuration.")
     ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
-    lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with.")] = DEFAULT_LINEAGE,
+    lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with, if not the table's.")] = "",
 ) -> None:
-    """Print one of the paper's tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
+    """Print one of the papers' tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
     if number == "3":
         from adaptinfer_eval.bench.table3 import table3
 
@@ -182,7 +183,8 @@ def print_table(
     from adaptinfer_eval.report.layouts import layout, layout_of
 
     folder = results or Path("results/runs", layout(number).config)
-    _show(folder, layout_of(number, folder), form, lineage)
+    columns = layout_of(number, folder)
+    _show(None if columns.rows and not (results or (folder / "cells").exists()) else folder, columns, form, lineage)
 
 
 @app.command()
@@ -229,19 +231,21 @@ app.command()(shift)
 app.command()(demo)
 
 
-def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:
+def _show(folder: Path | None, columns: Layout, form: str, lineage: str = "") -> None:
     from adaptinfer_eval.report.render import render
     from adaptinfer_eval.report.table import make_table
     from adaptinfer_eval.report.units import read_units
     from adaptinfer_eval.sweep.records import read_records
 
-    records = read_records(folder)
-    print(render(make_table(records, read_units(folder, records), columns, lineage), form))
+    records = read_records(folder) if folder else []  # of a table that shows what is published without a sweep, too
+    units = read_units(folder, records) if folder else {}
+    print(render(make_table(records, units, columns, lineage), form))
 
 
 def _read_sweep(config: str, overrides: list[str] | None, full: bool) -> tuple[SweepConfig, Layout]:
     """The sweep and its table's columns. SweepError for what is wrong already before anything is loaded."""
-    from adaptinfer_eval.report.layouts import Layout, headings_of
+    from adaptinfer_eval.report.headings import headings_of
+    from adaptinfer_eval.report.layouts import Layout
     from adaptinfer_eval.sweep.cells import settings
     from adaptinfer_eval.sweep.config import load_config
 

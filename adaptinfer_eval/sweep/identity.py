@@ -79,6 +79,7 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
         "per": setting.per,
         "schedule": schedule,
         "task": cell.task,
+        "metric": config.metrics.get(cell.task, ""),
         "limit": config.limit,
         "seed": config.seed_of(setting.seed),
         "repeat": setting.repeat,
@@ -123,7 +124,7 @@ def engine_digest() -> str:
     """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
     folders = (".", "methods", "backbones", "pruning", "models")
     package = [path for folder in folders for path in (PACKAGE / folder).glob("*.py")]
-    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
+    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "samples.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []
     return digest_files(sorted(path for path in package + scoring + described if path.name != "drawing.py"))

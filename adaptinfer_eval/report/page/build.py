@@ -8,7 +8,8 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from adaptinfer_eval.report.layouts import Layout, headings_of
+from adaptinfer_eval.report.headings import headings_of
+from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.page.answers import questions_section
 from adaptinfer_eval.report.page.plot import legend, trend_plots
 from adaptinfer_eval.report.page.provenance import lead, notices, provenance

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adaptinfer_eval.methods.schedule import budget_text, budgets_text
-from adaptinfer_eval.report.layouts import Record
+from adaptinfer_eval.report.headings import Record
 from adaptinfer_eval.report.trend import Panel, Point, trends
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.units import Units

@@ -8,6 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from adaptinfer_eval.methods.schedule import budget_text
+from adaptinfer_eval.report.headings import digits
 from adaptinfer_eval.report.page.view import Cell, Column, Row, Table
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Cell as Measured
@@ -146,7 +147,7 @@ def _schedules(line: Line) -> list[str]:
 def _score(heading: str, cell: Measured) -> Cell:
     if cell.score is None:
         return Cell(cell.status)
-    form = "{:.0f}" if heading == "MME" else "{:.1f}"
+    form = f"{{:.{digits(heading)}f}}"
     return _with_spread(cell.score, spread(list(cell.scores.values())), form)._replace(mark="*" * cell.limited)
 
 
