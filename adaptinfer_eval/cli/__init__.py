@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,7 @@ from adaptinfer_eval.sweep.files import about_a_file, explained
 if TYPE_CHECKING:  # every command imports what it needs: none waits for another's
     from adaptinfer_eval.report.layouts import Layout
     from adaptinfer_eval.sweep.config import SweepConfig
+    from adaptinfer_eval.sweep.units import Units
 
 app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
 app.add_typer(figure, name="figure")
@@ -173,6 +174,9 @@ def print_table(
     ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
     lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with, if not the table's.")] = "",
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts", help="Instead, every published number: agrees, differs, not measured.")
+    ] = False,
 ) -> None:
     """Print one of the papers' tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
     if number == "3":
@@ -184,7 +188,15 @@ def print_table(
 
     folder = results or Path("results/runs", layout(number).config)
     columns = layout_of(number, folder)
-    _show(None if columns.rows and not (results or (folder / "cells").exists()) else folder, columns, form, lineage)
+    nothing = not results and not (folder / "cells").exists()
+    if verdicts:
+        from adaptinfer_eval.report.render import written
+        from adaptinfer_eval.report.verdicts import verdict_rows, verdicts_of
+
+        found, notes = verdicts_of(*_read(None if nothing else folder), columns, lineage)
+        print(written(verdict_rows(found), notes, form))
+        return
+    _show(None if columns.rows and nothing else folder, columns, form, lineage)
 
 
 @app.command()
@@ -213,6 +225,20 @@ def regress(
 
 
 @app.command()
+def evidence(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a sweep's results; without one, docs/verified.md is written anew.")
+    ] = None,
+) -> None:
+    """File a sweep of whole tasks on a hub's checkpoint in results/evidence, and write docs/verified.md anew."""
+    from adaptinfer_eval.report.evidence import file_evidence, write_page
+
+    if folder is not None:
+        print(file_evidence(folder))
+    print(write_page())
+
+
+@app.command()
 def report(
     results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
     output: Annotated[Path | None, typer.Option(help="File to write; by default report.html in that folder.")] = None,
@@ -234,12 +260,19 @@ app.command()(demo)
 def _show(folder: Path | None, columns: Layout, form: str, lineage: str = "") -> None:
     from adaptinfer_eval.report.render import render
     from adaptinfer_eval.report.table import make_table
+
+    print(render(make_table(*_read(folder), columns, lineage), form))
+
+
+def _read(folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Units]]:
+    """Records of a sweep with their scores by unit; without a folder none, for what is shown without a sweep, too."""
     from adaptinfer_eval.report.units import read_units
     from adaptinfer_eval.sweep.records import read_records
 
-    records = read_records(folder) if folder else []  # of a table that shows what is published without a sweep, too
-    units = read_units(folder, records) if folder else {}
-    print(render(make_table(records, units, columns, lineage), form))
+    if folder is None:
+        return [], {}
+    records = read_records(folder)
+    return records, read_units(folder, records)
 
 
 def _read_sweep(config: str, overrides: list[str] | None, full: bool) -> tuple[SweepConfig, Layout]:

@@ -88,6 +88,13 @@ class Layout:
         name = method if self._is_papers(record) else ""
         return plain._replace(title=f"{plain.title} ({options})" if options else plain.title, name=name)
 
+    def published_place(self, name: str, tokens: float) -> Place:
+        """The line that a paper calls `name`."""
+        if not self.locations or name == "vanilla":
+            return place_of(name, tokens)
+        rank = list(self.locations).index(name) if name in self.locations else len(self.locations)
+        return Place(self._location_title(name), name, "–" if name == "random" else name, tokens, rank)
+
     def _location_title(self, name: str) -> str:
         title = self.locations.get(name, "")
         found = "found layers" if self.found and name == self.found.layers else ""
@@ -116,8 +123,7 @@ def layout(name: str) -> Layout:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else _shipped_tables().get(name.lower().replace(":", "-"))
     if path is None or not path.is_file():
-        known = [stem.replace("-", ":") for stem in _shipped_tables()]
-        raise SweepError(f"no table {name!r}: there are {', '.join(known)} of a sweep, and 3 of a benchmark")
+        raise SweepError(f"no table {name!r}: there are {', '.join(table_names())} of a sweep, and 3 of a benchmark")
     values = read_yaml(path.read_bytes(), str(path))
     if not isinstance(values, dict):
         raise SweepError(f"{path} is not a mapping of keys to values")
@@ -127,6 +133,10 @@ def layout(name: str) -> Layout:
         return TypeAdapter(Layout).validate_python(values)
     except ValidationError as error:
         raise SweepError(f"{path.name}: {'; '.join(map(_explain, problems(error)))}") from None
+
+
+def table_names() -> list[str]:
+    return [stem.replace("-", ":") for stem in _shipped_tables()]
 
 
 def _shipped_tables() -> dict[str, Path]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from adaptinfer_eval.report.averages import RATIO, Average
 from adaptinfer_eval.report.headings import Record
-from adaptinfer_eval.report.layouts import Layout, place_of
+from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.notes import notes_of
 from adaptinfer_eval.report.parts import with_parts
 from adaptinfer_eval.report.published import Published, published
@@ -93,4 +93,8 @@ def _unmeasured(lines: Sequence[Line], layout: Layout, known: Published) -> list
         for name, tokens in known.lines()
         if name in layout.rows and (name == "vanilla" or not layout.budgets or tokens in layout.budgets)
     ]
-    return [unmeasured(place_of(name, tokens), layout) for name, tokens in wanted if (name, tokens) not in measured]
+    return [
+        unmeasured(layout.published_place(name, tokens), layout)
+        for name, tokens in wanted
+        if (name, tokens) not in measured
+    ]
