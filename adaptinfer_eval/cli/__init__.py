@@ -98,6 +98,8 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     from rich.console import Console
 
     from adaptinfer_eval.report.page.answers import keep_documents
+    from adaptinfer_eval.report.render import render
+    from adaptinfer_eval.report.table import make_table
     from adaptinfer_eval.sweep.alike import REMEDY
     from adaptinfer_eval.sweep.records import read_records
     from adaptinfer_eval.sweep.run import run_sweep
@@ -109,7 +111,7 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
         raise typer.Exit(130) from None
     records = read_records(Path(sweep.output))
     measured = any(record["status"] == "done" for record in records)
-    _show(Path(sweep.output), columns, "md")
+    print(render(make_table(*_read(Path(sweep.output)), columns), "md"))
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
         print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
@@ -170,33 +172,62 @@ def print_table(
         str, typer.Argument(help="Of AdaptInfer: 1 to 5 or a6; of other papers: cdpruner:1, … (docs/tables.md).")
     ],
     results: Annotated[
-        Path | None, typer.Option(help="Folder of a sweep's results; by default that of the table's configuration.")
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a sweep's results; by default that of the table's configuration. Several: side by side."
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
     lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with, if not the table's.")] = "",
     verdicts: Annotated[
         bool, typer.Option("--verdicts", help="Instead, every published number: agrees, differs, not measured.")
     ] = False,
+    categories: Annotated[bool, typer.Option("--categories", help="Instead, scores by category.")] = False,
+    questions: Annotated[
+        bool,
+        typer.Option("--questions", help="Instead, the questions that need the tokens; those kept and lost."),
+    ] = False,
 ) -> None:
     """Print one of the papers' tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
+    if verdicts + categories + questions > 1:
+        raise SweepError("give one of --verdicts, --categories and --questions")
     if number == "3":
         from adaptinfer_eval.bench.table3 import table3
 
-        print(table3(results or Path("results/runs/bench-llava-1.5-7b"), form))
+        print(table3(_only(results) or Path("results/runs/bench-llava-1.5-7b"), form))
         return
     from adaptinfer_eval.report.layouts import layout, layout_of
+    from adaptinfer_eval.report.render import render, written
+    from adaptinfer_eval.report.table import make_table
 
-    folder = results or Path("results/runs", layout(number).config)
+    if results and len(results) > 1 and not (verdicts or categories or questions):
+        from adaptinfer_eval.report.beside import read_swept, side_by_side
+
+        beside = side_by_side(read_swept(results, layout(number)))
+        print(written(beside.rows, beside.notes, form, texts=1))
+        return
+    folder = _only(results) or Path("results/runs", layout(number).config)
     columns = layout_of(number, folder)
-    nothing = not results and not (folder / "cells").exists()
+    # Some tables also show what is published without a sweep, and so do verdicts.
+    nothing = not results and not (folder / "cells").exists() and (columns.rows or verdicts)
+    records, units = _read(None if nothing and not (categories or questions) else folder)
     if verdicts:
-        from adaptinfer_eval.report.render import written
         from adaptinfer_eval.report.verdicts import verdict_rows, verdicts_of
 
-        found, notes = verdicts_of(*_read(None if nothing else folder), columns, lineage)
+        found, notes = verdicts_of(records, units, columns, lineage)
         print(written(verdict_rows(found), notes, form))
         return
-    _show(None if columns.rows and nothing else folder, columns, form, lineage)
+    table = make_table(records, units, columns, lineage)
+    if categories:
+        from adaptinfer_eval.report.views import category_view
+
+        print(written(*category_view(table), form, texts=2))
+    elif questions:
+        from adaptinfer_eval.report.views import question_view
+
+        print(written(*question_view(table, folder), form))
+    else:
+        print(render(table, form))
 
 
 @app.command()
@@ -240,15 +271,18 @@ def evidence(
 
 @app.command()
 def report(
-    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
+    results: Annotated[
+        list[Path],
+        typer.Option(help="Folder of a sweep's results. Several: the page is about the first, beside the others."),
+    ],
     output: Annotated[Path | None, typer.Option(help="File to write; by default report.html in that folder.")] = None,
 ) -> None:
     """Write one self-contained HTML page about a sweep."""
     from adaptinfer_eval.report.page.build import report as page
     from adaptinfer_eval.sweep.files import write_text
 
-    path = output or results / "report.html"
-    write_text(path, page(results))
+    path = output or results[0] / "report.html"
+    write_text(path, page(results[0], results[1:]))
     print(path)
 
 
@@ -257,11 +291,10 @@ app.command()(shift)
 app.command()(demo)
 
 
-def _show(folder: Path | None, columns: Layout, form: str, lineage: str = "") -> None:
-    from adaptinfer_eval.report.render import render
-    from adaptinfer_eval.report.table import make_table
-
-    print(render(make_table(*_read(folder), columns, lineage), form))
+def _only(results: list[Path] | None) -> Path | None:
+    if results and len(results) > 1:
+        raise SweepError("that is of one sweep: give --results once")
+    return results[0] if results else None
 
 
 def _read(folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Units]]:
