@@ -276,13 +276,16 @@ def report(
         typer.Option(help="Folder of a sweep's results. Several: the page is about the first, beside the others."),
     ],
     output: Annotated[Path | None, typer.Option(help="File to write; by default report.html in that folder.")] = None,
+    bench: Annotated[
+        Path | None, typer.Option(help="Folder of `adaptinfer-eval bench`, for latency; by default the sweep's own.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a sweep."""
     from adaptinfer_eval.report.page.build import report as page
     from adaptinfer_eval.sweep.files import write_text
 
     path = output or results[0] / "report.html"
-    write_text(path, page(results[0], results[1:]))
+    write_text(path, page(results[0], results[1:], bench))
     print(path)
 
 

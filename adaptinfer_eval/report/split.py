@@ -110,7 +110,7 @@ def split_rows(splits: Sequence[Split]) -> list[dict[str, str]]:
 def split_notes(splits: Sequence[Split]) -> list[str]:
     notes = [
         f"Need tokens: questions that {CONTROL} at the same budget gets wrong; others: those that it gets right. "
-        f"right: of these, in percent, with the 95 % interval (Wilson) over questions. {CONTROL} itself has 0 and 100 so.",
+        f"right: of these, in percent, with the 95 % interval (Wilson) over questions; {CONTROL} itself has 0 and 100.",
         "kept, lost: of the questions that vanilla gets right, those that are right and wrong with fewer tokens; "
         "gained: wrong with all tokens and right with fewer. McNemar p: exact, two-sided, over lost and gained.",
         "Every answer is judged by itself, right where more than half right: MME's pairs and MMBench's circular copies "

@@ -9,18 +9,21 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from adaptinfer_eval.bench.records import read_bench
 from adaptinfer_eval.report.beside import read_swept, side_by_side
 from adaptinfer_eval.report.categories import categories_of, most_different
 from adaptinfer_eval.report.headings import headings_of
 from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.page.answers import questions_section
+from adaptinfer_eval.report.page.pareto import cost_plots
 from adaptinfer_eval.report.page.plot import legend, trend_plots
 from adaptinfer_eval.report.page.provenance import lead, notices, provenance
 from adaptinfer_eval.report.page.tables import beside_table, category_table, cost_table, results_table, split_table
 from adaptinfer_eval.report.page.templates import template
 from adaptinfer_eval.report.page.view import Page
+from adaptinfer_eval.report.pareto import Picture, pareto
 from adaptinfer_eval.report.split import split_notes, splits_of
-from adaptinfer_eval.report.table import make_table
+from adaptinfer_eval.report.table import Table, make_table
 from adaptinfer_eval.report.units import read_units
 from adaptinfer_eval.report.views import category_notes
 from adaptinfer_eval.sweep.config import load_config
@@ -36,12 +39,15 @@ SHARED = (
 )
 
 
-def report(folder: Path, others: Sequence[Path] = ()) -> str:
-    """The page for the sweep in `folder`, beside `others`. SweepError where files are not those of a sweep."""
-    return render(page_of(folder, others))
+def report(folder: Path, others: Sequence[Path] = (), bench: Path | None = None) -> str:
+    """The page for the sweep in `folder`, beside `others`; `bench`: a benchmark's folder, else that in `folder` if any.
+
+    SweepError where files are not those of a sweep.
+    """
+    return render(page_of(folder, others, bench))
 
 
-def page_of(folder: Path, others: Sequence[Path] = ()) -> Page:
+def page_of(folder: Path, others: Sequence[Path] = (), bench: Path | None = None) -> Page:
     """Everything that the page says. SweepError where the folder's files are not those of a sweep."""
     records = read_records(folder)
     config = load_config(str(folder / "config.yaml"))
@@ -53,6 +59,8 @@ def page_of(folder: Path, others: Sequence[Path] = ()) -> Page:
     categories = {title: categories_of(made.lines, title, made.units) for title in layout.headings}
     splits = splits_of(made.lines, folder, layout.headings)
     first = most_different([one for of_title in categories.values() for one in of_title])
+    pictures, pareto_notes = _pictures(made, bench or folder)
+    cost = cost_plots(pictures)
     beside = side_by_side(read_swept([folder, *others])) if others else None
     return Page(
         title=config.name,
@@ -67,6 +75,9 @@ def page_of(folder: Path, others: Sequence[Path] = ()) -> Page:
         plots=plots,
         legend=legend(plots),
         cost=cost_table(made),
+        cost_plots=cost[0],
+        cost_legend=cost[1],
+        pareto_notes=pareto_notes,
         breakdown=[category_table(made.lines, title, found) for title, found in categories.items() if found],
         breakdown_notes=category_notes(first),
         splits=split_table(splits) if splits else None,
@@ -77,6 +88,14 @@ def page_of(folder: Path, others: Sequence[Path] = ()) -> Page:
         models=sorted({record["model"] for record in records if record["status"] == "done"}),
         config=config.dump(),
     )
+
+
+def _pictures(made: Table, bench: Path) -> tuple[list[Picture], list[str]]:
+    """Accuracy over cost; none where no method has a ratio yet."""
+    if not any(ratio for line, ratio in zip(made.lines, made.ratios, strict=True) if line.method != "vanilla"):
+        return [], []
+    pictures, notes = pareto(made.lines, made.ratios, read_bench(bench) if (bench / "bench").is_dir() else [])
+    return pictures, [*(f"{picture.title}. {picture.front_text()}" for picture in pictures), *notes]
 
 
 def render(page: Page) -> str:

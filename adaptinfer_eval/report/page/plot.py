@@ -74,6 +74,9 @@ class Plot:
     lines: Sequence[Line]
     wide: bool
     hundred: float
+    x_title: str = "vision tokens per layer"
+    front: str = ""
+    """The Pareto front, of a plot over cost: its marks are not joined, and their names are in a legend."""
 
 
 def trend_plots(records: Sequence[Record], units: Mapping[str, Units], headings: Sequence[str]) -> list[Plot]:

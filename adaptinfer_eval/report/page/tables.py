@@ -12,6 +12,7 @@ from adaptinfer_eval.report.beside import Beside
 from adaptinfer_eval.report.categories import Category
 from adaptinfer_eval.report.headings import digits
 from adaptinfer_eval.report.page.view import Cell, Column, Row, Table
+from adaptinfer_eval.report.pareto import relative_flops
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Cell as Measured
 from adaptinfer_eval.report.rows import Line, spread, vanilla_of
@@ -70,7 +71,7 @@ def cost_table(made: MadeTable) -> Table:
     ]
     rows = []
     for line in made.lines:
-        relative = _relative(line, vanilla) if vanilla else None
+        relative = relative_flops(line, vanilla) if vanilla else None
         cells = [
             *_head(line),
             Cell(" | ".join(_schedules(line)) or "–"),
@@ -147,19 +148,6 @@ def _mean(line: Line, key: str) -> float | None:
 
 def _share(line: Line, key: str) -> float | None:
     return fmean(values) if (values := line.shares(key)) else None
-
-
-def _relative(line: Line, vanilla: Line) -> float | None:
-    """FLOPs in percent of vanilla's, over the tasks that both were measured in."""
-    both = [title for title in line.cells if line.cells[title].measured and vanilla.cells[title].measured]
-    if not both:
-        return None
-    own, full = (sum(_flops(one.cells[title]) for title in both) for one in (line, vanilla))
-    return 100 * own / full
-
-
-def _flops(cell: Measured) -> float:
-    return fmean(record["audit"]["flops"] for record in cell.measured)
 
 
 def _schedules(line: Line) -> list[str]:

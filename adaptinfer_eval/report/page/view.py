@@ -117,6 +117,10 @@ class Page:
     """The mean over tasks first, then each task; empty where no method has a ratio."""
     legend: Sequence[Line]
     cost: Table
+    cost_plots: Sequence[Plot]
+    """Accuracy over FLOPs and, where there is a benchmark, over latency; empty where no method has a ratio."""
+    cost_legend: Sequence[Line]
+    pareto_notes: Sequence[str]
     breakdown: Sequence[Table]
     breakdown_notes: Sequence[str]
     splits: Table | None
