@@ -69,10 +69,10 @@ def pareto(
         found = {id(line): timed[key] for line, _ in known if (key := _key(line)) in timed}
         timed_titles = {line.place.title for line, _ in known if id(line) in found}
         absent = [line.place.title for line, _ in known if line.place.title not in timed_titles]
+        notes.append(condition)
         if found:
             pictures.append(_picture("Latency, measured", "Time to the first token, % of vanilla's", known, found))
-            notes.append(condition)
-        if absent:
+        if found and absent:
             notes.append(f"Not in the benchmark: {', '.join(dict.fromkeys(absent))}.")
     return pictures, notes
 
@@ -94,9 +94,10 @@ def latencies(bench: Sequence[Mapping[str, Any]]) -> tuple[dict[tuple[str, str, 
 
     Of one attention implementation, the one with most records, at the smallest batch.
     """
-    done = [record for record in bench if record["status"] == "done" and "to_vanilla" in record["measured"][TIMED]]
+    measured = [record for record in bench if record["status"] == "done"]
+    done = [record for record in measured if "to_vanilla" in record["measured"].get(TIMED, {})]
     if not done:
-        raise SweepError("the benchmark has no method beside vanilla: run adaptinfer-eval bench with methods=vanilla,…")
+        return {}, "Latency: the benchmark has timed no method beside vanilla."
     attention = Counter(record["attention"] for record in done).most_common(1)[0][0]
     batch = min(record["batch_size"] for record in done if record["attention"] == attention)
     found: dict[tuple[str, str, float | None], list[float]] = {}
