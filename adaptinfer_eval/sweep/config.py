@@ -99,6 +99,8 @@ class SweepConfig(_Frozen):
     per: Per = "image"
     """Whether a prompt of several images has the budget once for each of them, or once."""
     tasks: tuple[str, ...] = Field(min_length=1)
+    metrics: dict[str, str] = {}
+    """Task → which of its metrics is its score, for tasks with several of which none is of the whole."""
     limit: Whole | None = None
     """Questions per task, from the start of the data set; None: all."""
     batch_size: Whole = 1
@@ -163,6 +165,8 @@ class SweepConfig(_Frozen):
             raise ValueError(f"model_args.revision={revision}: a text is wanted, put it in quotes")
         if self.pool == "inline" and (self.workers or 1) > 1:
             raise ValueError(f"pool=inline is one worker, not {self.workers}: use pool=processes or pool=ray")
+        if unknown := sorted(self.metrics.keys() - set(self.tasks)):
+            raise ValueError(f"metrics.{unknown[0]} is none of the tasks{nearest(unknown[0], self.tasks)}")
         lists = {
             "methods": [m.label for m in self.methods],
             "budgets": self.budgets,

@@ -83,6 +83,7 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
         "per": setting.per,
         "schedule": schedule,
         "task": cell.task,
+        "metric": config.metrics.get(cell.task, ""),
         "limit": config.limit,
         "seed": config.seed_of(setting.seed),
         "repeat": setting.repeat,
@@ -136,7 +137,7 @@ def engine_digest(harness: str = "lmms-eval") -> str:
     """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring in a harness."""
     folders = (".", "methods", "backbones", "pruning", "models", *(["vlmevalkit"] if harness == "vlmevalkit" else []))
     package = [path for folder in folders for path in (PACKAGE / folder).glob("*.py")]
-    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
+    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "samples.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []
     return digest_files(sorted(path for path in package + scoring + described if path.name != "drawing.py"))
