@@ -14,13 +14,14 @@ from typing import Any
 from tabulate import tabulate
 
 from adaptinfer_eval.methods.schedule import budget_text
-from adaptinfer_eval.report.layouts import TITLES, Record, heading, options_of
+from adaptinfer_eval.report.headings import Record, digits, heading
+from adaptinfer_eval.report.layouts import TITLES, options_of
 from adaptinfer_eval.report.notes import harness_of
 from adaptinfer_eval.report.page.samples import read_rights, read_samples
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.records import read_records
-from adaptinfer_eval.sweep.scores import MMBENCH, MME
-from adaptinfer_eval.sweep.units import MMBENCH_COPY
+from adaptinfer_eval.sweep.samples import MMBENCH, MMBENCH_COPY
+from adaptinfer_eval.sweep.scores import MME
 
 HARNESSES = ("lmms-eval", "vlmevalkit")
 CAUSES = ("prompt", "picture", "extraction", "metric")
@@ -101,13 +102,13 @@ def _row(line: Compared) -> list[str]:
     title = TITLES.get(one["method"]) or str(one["method"])
     options = options_of(one)
     scores = [record["score"] for record in line.records]
-    digits = 0 if heading(one["task"]) == "MME" else 1
+    places = digits(heading(one["task"]))
     return [
         heading(one["task"]),
         f"{title} ({options})" if options else title,
         "–" if one["budget"] is None else budget_text(one["budget"]),
-        *[f"{score:.{digits}f}" for score in scores],
-        f"{scores[1] - scores[0]:+.{digits}f}",
+        *[f"{score:.{places}f}" for score in scores],
+        f"{scores[1] - scores[0]:+.{places}f}",
         str(line.questions),
         str(line.causes.total()),
         *(str(line.causes[cause]) for cause in CAUSES),
