@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from adaptinfer_eval.methods.schedule import Schedule, Stage
     from adaptinfer_eval.methods.seen import Attention, Embeddings
     from adaptinfer_eval.methods.tower import Images, Look, Selection
+    from adaptinfer_eval.methods.two_places import TwoPlaceMethod
     from adaptinfer_eval.pruning import pruned
     from adaptinfer_eval.pruning.prefix import SharedPrefix
     from adaptinfer_eval.pruning.trace import Trace
@@ -34,6 +35,7 @@ __all__ = [
     "SharedPrefix",
     "Stage",
     "Trace",
+    "TwoPlaceMethod",
     "audit",
     "available_methods",
     "get_method",
@@ -47,6 +49,7 @@ _MODULES = {
     "methods.schedule": ("Schedule", "Stage"),
     "methods.seen": ("Attention", "Embeddings"),
     "methods.tower": ("Images", "Look", "Selection"),
+    "methods.two_places": ("TwoPlaceMethod",),
     "pruning": ("pruned",),
     "pruning.prefix": ("SharedPrefix",),
     "pruning.trace": ("Trace",),

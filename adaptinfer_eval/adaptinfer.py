@@ -35,6 +35,9 @@ class AdaptInfer(LayerMethod):
     theirs). The first rounds in float32 and always drops a token; the second keeps one at least.
     """
 
+    source: ClassVar = "arXiv 2508.06084"
+    licence: ClassVar = "Apache-2.0"
+
     variant: Literal["reference", "paper", "qwen2_vl", "qwen2_vl_min1"] = "reference"
 
     # Stages sit where the cross-attention shift analysis puts them: 1, 10, 20 of 32 layers and 1, 11, 22 of 40.

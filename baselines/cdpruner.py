@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.clip_text import CLIP_LARGE, Checkpoint
 from adaptinfer_eval.methods.image import ImageMethod
@@ -33,6 +33,9 @@ class CDPruner(ImageMethod):
     and a question of more than 77 tokens is cut into segments, whose similarities are averaged (the first has no end
     token, so that its embedding is the same for all questions). The task's answer instruction is not read.
     """
+
+    source: ClassVar = "NeurIPS 2025, arXiv 2506.10967"
+    licence: ClassVar = "Apache-2.0"
 
     text_tower: Checkpoint = CLIP_LARGE
 

@@ -36,6 +36,9 @@ class DART(LayerMethod):
     pivots and 8 t, as for most budgets and for several images, the first pivots pick one more; that is ours.
     """
 
+    source: ClassVar = "EMNLP 2025, arXiv 2502.11494"
+    licence: ClassVar = "Apache-2.0"
+
     image_pivots: int = 4
     text_pivots: int = 4
 

@@ -6,7 +6,7 @@ Alvar et al., "DivPrune: Diversity-based Visual Token Pruning for Large Multimod
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Images, Selection
@@ -23,6 +23,9 @@ class DivPrune(ImageMethod):
     that is farthest from those chosen. `sort`: they go in as they stand in the image, as in the authors' code; else in
     the order in which they were chosen. The authors' code takes cosines in the model's type, this in float32.
     """
+
+    source: ClassVar = "CVPR 2025, arXiv 2503.02175"
+    licence: ClassVar = "CC-BY-NC-4.0"
 
     sort: bool = True
 

@@ -7,7 +7,7 @@ arXiv 2510.14624.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Selection, video_grid
@@ -23,6 +23,9 @@ class EVS(ImageMethod):
     Tokens as the decoder gets them, in their order. `budget` per video, the first frame included: a smaller one is
     refused (the published code, vLLM's, keeps the first frame then).
     """
+
+    source: ClassVar = "arXiv 2510.14624"
+    licence: ClassVar = "Apache-2.0"
 
     def select(self, images: Images, count: int) -> Selection:
         import torch

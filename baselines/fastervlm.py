@@ -7,6 +7,7 @@ arXiv 2412.01818v1 (its second version is VisPruner).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Images, Look, Selection
@@ -19,6 +20,9 @@ class FasterVLM(ImageMethod):
     The attention is that of the layer whose output the projector reads. Towers without a class token: the mean over all
     rows, which the paper does not evaluate.
     """
+
+    source: ClassVar = "arXiv 2412.01818v1"
+    licence: ClassVar = "Apache-2.0"
 
     def look(self, read: int, depth: int) -> Look:
         return Look(hidden=False, attention=(read,))

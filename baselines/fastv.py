@@ -28,6 +28,9 @@ class FastV(LayerMethod):
     `k`: number of layers that compute all vision tokens.
     """
 
+    source: ClassVar = "ECCV 2024, arXiv 2403.06764"
+    licence: ClassVar = "none"
+
     k: int = 2
 
     official: ClassVar = {}  # the authors give K and a ratio, no schedules for a mean budget

@@ -49,6 +49,9 @@ class FitPrune(LayerMethod):
     delete the tokens that both sums can spare; in use the code takes the product, and so do we.
     """
 
+    source: ClassVar = "AAAI 2025, arXiv 2409.10197"
+    licence: ClassVar = "Apache-2.0"
+
     reduction: int | None = None
 
     official: ClassVar = {}  # tables for shares of FLOPs are published, not for mean budgets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -30,6 +30,9 @@ class HiPrune(ImageMethod):
 
     As in the authors' code, tokens are neighbours in raster order: beyond the edge of a line is the end of the next.
     """
+
+    source: ClassVar = "AAAI 2026, arXiv 2508.00553"
+    licence: ClassVar = "MIT"
 
     object_layer: int | None = None
 

@@ -33,6 +33,9 @@ class HoloV(ImageMethod):
     descending attention. A share larger than its crop is not passed on: rows of zeros stand for it, after all tokens.
     """
 
+    source: ClassVar = "NeurIPS 2025, arXiv 2510.02912"
+    licence: ClassVar = "Apache-2.0"
+
     crops: int | None = 16
 
     makes: ClassVar = True  # rows of zeros, where a crop is too short for its share

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -35,6 +35,9 @@ class MMTok(ImageMethod):
     As in the authors' code for LLaVA, the question is read word by word, without the task's answer instruction and
     without words that say nothing of an image; a question of such words alone is read whole.
     """
+
+    source: ClassVar = "ICLR 2026, arXiv 2508.18264"
+    licence: ClassVar = "Apache-2.0"
 
     def look(self, read: int, depth: int) -> Look:
         return Look(question=True)

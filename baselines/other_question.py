@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import ClassVar
 
 from adaptinfer_eval.adaptinfer import AdaptInfer
 from adaptinfer_eval.methods.following import FollowingMethod
@@ -15,6 +16,9 @@ class OtherQuestion(FollowingMethod, AdaptInfer):
     Two passes: the same images under the text of another document (`models/other_question.py` says which), then the
     question itself, pruned to exactly those tokens. Only the second pass is counted.
     """
+
+    source: ClassVar = ""  # a control, of nobody's
+    licence: ClassVar = ""
 
     @property
     def leader(self) -> AdaptInfer:

@@ -32,6 +32,8 @@ class PDrop(LayerMethod):
     too small for the first of them gets the shares that these numbers are of 576.
     """
 
+    source: ClassVar = "CVPR 2025, arXiv 2410.17247"
+
     official: ClassVar = {}  # solved: only the geometric structure is published for mean budgets
     named_schedules: ClassVar = {"original": "7:0.5,15:0.25,23:0.125"}
     queries: ClassVar = "last"

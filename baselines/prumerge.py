@@ -38,6 +38,9 @@ class PruMerge(ImageMethod):
     weights: in the authors' code that line is commented out.
     """
 
+    source: ClassVar = "ICCV 2025, arXiv 2403.15388"
+    licence: ClassVar = "Apache-2.0"
+
     budget: float | None  # type: ignore[assignment]
     variant: Literal["plain", "plus"] = "plain"
 

@@ -7,7 +7,7 @@ arXiv 2510.24214.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -25,6 +25,9 @@ class Scope(ImageMethod):
     is read): the authors' COMBINED=multi with ALPHA=1, their defaults. Their code shares the budget among the images of
     a batch; here every image has its own.
     """
+
+    source: ClassVar = "NeurIPS 2025, arXiv 2510.24214"
+    licence: ClassVar = "none"
 
     def look(self, read: int, depth: int) -> Look:
         return Look(attention=[read])

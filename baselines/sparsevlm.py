@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from adaptinfer_eval.methods.layer import LayerMethod
 
@@ -44,6 +44,9 @@ class SparseVLM(LayerMethod):
     `noise` (v1): height of the uniform noise that breaks ties between cluster densities; the authors' code has 1e-6,
     which makes runs differ; 0 leaves ties to the order of tokens.
     """
+
+    source: ClassVar = "ICML 2025, arXiv 2410.04417"
+    licence: ClassVar = "Apache-2.0"
 
     variant: Literal["v1", "plus"] = "v1"
     priority_heads: int = 14

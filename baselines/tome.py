@@ -24,6 +24,9 @@ class ToMe(ImageMethod):
     The merges are spread evenly over the layers before the one that LLaVA reads, the larger shares first.
     """
 
+    source: ClassVar = "ICLR 2023, arXiv 2210.09461"
+    licence: ClassVar = "CC-BY-NC"
+
     proportional: bool = True
 
     in_tower: ClassVar = True

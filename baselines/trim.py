@@ -29,6 +29,9 @@ class TRIM(ImageMethod):
     cut at 77 tokens. The paper's own number of tokens (outliers of the image's scores) is not offered: a budget is.
     """
 
+    source: ClassVar = "COLING 2025, arXiv 2409.10994"
+    licence: ClassVar = "Apache-2.0"
+
     text_tower: Checkpoint = CLIP_LARGE
 
     makes: ClassVar = True

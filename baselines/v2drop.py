@@ -32,6 +32,9 @@ class V2Drop(LayerMethod):
     than 576 tokens and takes any other for one without an image; here every image is pruned.
     """
 
+    source: ClassVar = "CVPR 2026, arXiv 2509.01552"
+    licence: ClassVar = "Apache-2.0"
+
     official: ClassVar = {}  # one schedule is published, and no mean budget for it
     named_schedules: ClassVar = {"original": "2:50%,16:50%,21:0%"}
     positions: ClassVar = "keep"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Selection, video_grid
@@ -31,6 +31,9 @@ class VidCom2(ImageMethod):
     Here it keeps `budget`: frames that rounding took most from get what is left over, or those that it gave most give
     what is too much.
     """
+
+    source: ClassVar = "EMNLP 2025, arXiv 2505.14454"
+    licence: ClassVar = "Apache-2.0"
 
     def select(self, images: Images, count: int) -> Selection:
         from torch.nn import functional as F

@@ -30,6 +30,9 @@ class VisionZip(ImageMethod):
     Where a tower has no class token to give, all dominant tokens are the image's, rated by the mean attention on them.
     """
 
+    source: ClassVar = "CVPR 2025, arXiv 2412.04467"
+    licence: ClassVar = "Apache-2.0"
+
     makes: ClassVar = True
 
     def look(self, read: int, depth: int) -> Look:

@@ -7,7 +7,7 @@ arXiv 2412.01818.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
 from adaptinfer_eval.methods.tower import Look, Selection
@@ -33,6 +33,9 @@ class VisPruner(ImageMethod):
 
     A list of odd length, where the authors' code ends with an error, is split with one more in the first part.
     """
+
+    source: ClassVar = "ICCV 2025, arXiv 2412.01818"
+    licence: ClassVar = "Apache-2.0"
 
     important_ratio: float = 0.5
 

@@ -35,6 +35,9 @@ class VScan(TwoPlaceMethod):
     `schedule`: explicit instead, `before:96,15:32`; without `before`, all tokens go in.
     """
 
+    source: ClassVar = "TMLR 2026, arXiv 2505.22654"
+    licence: ClassVar = "MIT"
+
     schedule: str | None = None
     count: Count = "entering"
 

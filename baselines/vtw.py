@@ -35,6 +35,9 @@ class VTW(LayerMethod):
     anywhere.
     """
 
+    source: ClassVar = "AAAI 2025, arXiv 2405.05803"
+    licence: ClassVar = "none"
+
     positions: Literal["keep", "renumber"] = "keep"  # type: ignore[misc]  # a fact of the class in other methods
 
     official: ClassVar = {}  # K for some models is published, no mean budgets

@@ -56,6 +56,7 @@ def test_from_the_command_line_to_table_3(
         assert set(measured) == {*TIMES, "decode_tokens_per_second", "requests_per_second"}
         assert all(len(number["rounds"]) == 2 and min(number["rounds"]) > 0 for number in measured.values())
         assert record["subject"] == "tiny"
+        assert (record["choosing_share"] > 0) == (record["method"] != "vanilla")
         assert record["versions"]["torch"]
         assert record["date"]
         # Two prompts, 32 layers, keys and values, 2 heads of 32, float32.

@@ -60,6 +60,7 @@ VIDEO = ("videomme",)
 THEIRS = (MODERN, ASKED_OF_IMAGES, VIDEO, UPSTREAM, DIVPRUNE, WIDE)
 """Tasks of lmms-eval, as they are."""
 CONTROLS = "random downsample foreground other_question"
+BEFORE = "fastervlm vispruner holov prumerge mmtok hiprune"
 PLUS = "sparsevlm.variant=plus"
 LOCATIONS = ["adaptinfer.layers=" + layers for layers in ("0,9,18,27", "2,12,22", "1", "3", "2,15", "2,8,16", "3,6,23")]
 THIRTY_TWO = "sparsevlm.schedule=1:25,6:11,15:6"
@@ -151,7 +152,21 @@ EXPECTED = {
     "fair": Sweep(
         {
             "vanilla",
-            *each(f"tome fastv pdrop sparsevlm dart fitprune v2drop adaptinfer {CONTROLS}", "192 128 96 64"),
+            *each(f"fastv pdrop sparsevlm dart fitprune v2drop adaptinfer {CONTROLS}", "192 128 96 64"),
+            *each(f"tome vscan cdpruner trim visionzip divprune scope {BEFORE}", "192 128 96 64"),
+        },
+        PAPER,
+    ),
+    "published": Sweep(
+        {
+            "vanilla",
+            "fastv.schedule=1:288",
+            "pdrop.schedule=7:0.5,15:0.25,23:0.125",
+            *(f"dart.schedule={name}" for name in (192, 128, 64)),
+            "vtw.schedule=original",
+            *(f"fitprune.reduction={percent}" for percent in (70, 80, 90)),
+            "v2drop.schedule=original",
+            "vscan.schedule=before:96,15:32",
         },
         PAPER,
     ),
@@ -160,11 +175,16 @@ EXPECTED = {
         {
             "vanilla",
             THIRTY_TWO,
-            "vtw.schedule=original",
-            *each(f"tome fastv pdrop sparsevlm dart fitprune v2drop adaptinfer {CONTROLS}", "128 64 48 32"),
+            *each(
+                f"tome fastv pdrop sparsevlm adaptinfer visionzip divprune scope dart vscan {CONTROLS}", "128 64 48 32"
+            ),
         },
         MINI,
-        refused=frozenset({"sparsevlm-32", "tome-32", "v2drop-32"}),
+        refused=frozenset({"sparsevlm-32", "tome-32"}),
+    ),
+    "mini_more": Sweep(
+        {"vanilla", "vtw.schedule=original", *each(f"{BEFORE} fitprune v2drop", "128 64")},
+        MINI,
     ),
 }
 
@@ -176,7 +196,9 @@ def config(request: pytest.FixtureRequest) -> SweepConfig:
 
 def test_cells_are_the_tables(config: SweepConfig) -> None:
     expected = EXPECTED[config.name]
-    prefix = "" if expected.tasks in THEIRS else "mini_" if config.name in {"ci", "mini"} else "adaptinfer_"
+    prefix = (
+        "" if expected.tasks in THEIRS else "mini_" if config.name in {"ci", "mini", "mini_more"} else "adaptinfer_"
+    )
     assert {setting.label for setting in settings(config)} == expected.labels
     assert config.tasks == tuple(prefix + task for task in expected.tasks)
     assert {planned.setting.label for planned in plan(config) if planned.audit is None} == expected.refused

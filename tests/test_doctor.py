@@ -254,7 +254,7 @@ def test_the_command_fails_where_a_check_does(
         return config, replace(sources, engine="older")
 
     monkeypatch.setattr(tiny, "tiny_sweep", older)
-    monkeypatch.setattr("adaptinfer_eval.doctor.methods.methods", lambda folder: iter(()))  # looked at above
+    monkeypatch.setattr("adaptinfer_eval.doctor.methods.methods", lambda *_: iter(()))  # looked at above
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert call(monkeypatch, "doctor", "mini", ONE_TASK, f"pretrained={tmp_path}") == 1
     shown = capsys.readouterr().out

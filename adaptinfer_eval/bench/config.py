@@ -70,7 +70,7 @@ class BenchConfig(BaseModel):
         if min(self.text_tokens) <= BEFORE:
             raise ValueError(f"text_tokens: {BEFORE} are before the image, so at least {BEFORE + 1}")
         for key in LISTS:
-            items = [item.label if isinstance(item, MethodEntry) else item for item in getattr(self, key)]
+            items = [item.label.casefold() if isinstance(item, MethodEntry) else item for item in getattr(self, key)]
             if len(set(items)) < len(items):
                 raise ValueError(f"{key} names an entry twice: {', '.join(map(str, items))}")
         return self

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from adaptinfer_eval.bench.choosing import choosing_share
 from adaptinfer_eval.bench.compiled import compiled
 from adaptinfer_eval.bench.config import BenchConfig
 from adaptinfer_eval.bench.measure import Sample, Subject, decoder, kernels, sample, sizes
@@ -102,6 +103,7 @@ def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show
         if label in subjects:
             subject = subjects[label]
             record |= {"measured": summary(rounds[label], vanilla)} | sizes(subject)
+            record["choosing_share"] = 0.0 if subject.method is None else choosing_share(subject)
             if model.device.type == "cuda":
                 record |= kernels(subject)
         yield record

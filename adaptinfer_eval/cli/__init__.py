@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import os
 import sys
@@ -17,6 +16,7 @@ from adaptinfer_eval.cli.convert import convert
 from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
+from adaptinfer_eval.cli.methods import methods
 from adaptinfer_eval.cli.vlmevalkit import tsv, vlmevalkit
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import about_a_file, explained
@@ -35,26 +35,7 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, laid ove
 Full = Annotated[bool, typer.Option("--full", help="All questions of every task: limit=null.")]
 
 
-@app.command()
-def methods() -> None:
-    """List the installed methods and their options."""
-    from tabulate import tabulate
-
-    from adaptinfer_eval.methods.method import available_methods, get_method
-
-    rows = []
-    for name in available_methods():
-        cls = get_method(name)
-        options = ", ".join(field.name for field in dataclasses.fields(cls)) or "none"
-        rows.append((name, (cls.__doc__ or "").strip().splitlines()[0], options))
-    print(
-        tabulate(
-            rows,
-            headers=("method", "what it does", "options"),
-            tablefmt="github",
-            maxcolwidths=[None, 60, 40],
-        )
-    )
+app.command()(methods)
 
 
 @app.command()

@@ -17,6 +17,9 @@ from adaptinfer_eval.sweep.errors import SweepError
 
 def demo(
     pretrained: Annotated[str, typer.Option(help="Checkpoint to ask: a hub id or a folder.")] = "tasks/mini/model",
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", help="One more to choose from, by file: path/to/mine.py:Mine.")
+    ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine, where the page is.")] = 7860,
 ) -> None:
     """Open a page on this machine: ask about a picture, and see what every method answers, keeps and costs."""
@@ -31,9 +34,11 @@ def demo(
         from adaptinfer_eval.analysis.kept.asking import BUDGET, METHODS, Asker, own_config
         from adaptinfer_eval.demo.page import page, serve
         from adaptinfer_eval.demo.samples import samples
+        from adaptinfer_eval.sweep.cells import settings
 
-        asker = Asker(own_config(pretrained, METHODS, BUDGET, "demo"))
-        serve(page(asker, samples(Path(folder))), port)
+        config = own_config(pretrained, (*METHODS, *(methods or ())), BUDGET, "demo")
+        settings(config)  # a method that does not exist is told before anything is loaded
+        serve(page(Asker(config), samples(Path(folder)), methods or ()), port)
 
 
 def _check_free(port: int) -> None:

@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from adaptinfer_eval.analysis.kept.asking import METHODS, Asker, check_text, read_own
 from adaptinfer_eval.analysis.kept.stages import Stage
+from adaptinfer_eval.methods.by_file import title
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.method import available_methods, get_method
 from adaptinfer_eval.methods.schedule import mean_count
@@ -68,18 +69,18 @@ class Answers:
     """Titles of the methods that are still to come."""
 
 
-def choices() -> list[tuple[str, str]]:
-    """Title and name of the methods that can be asked beside vanilla, the papers' first.
+def choices(own: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Title and name of the methods that can be asked beside vanilla, the papers' first; `own`: methods by file.
 
     Those that follow another question of a task are not among them.
     """
-    names = [name for name in available_methods() if not issubclass(get_method(name), FollowingMethod)]
+    names = [name for name in (*available_methods(), *own) if not issubclass(get_method(name), FollowingMethod)]
     names = sorted(names, key=lambda name: (name not in TITLES, list(TITLES).index(name) if name in TITLES else 0))
     return [(title_of(name), name) for name in names if name != VANILLA]
 
 
 def title_of(name: str) -> str:
-    return TITLES.get(name, name)
+    return TITLES.get(name, title(name))
 
 
 def answers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ THEME = gr.themes.Default(primary_hue="blue").set(  # darker than Gradio's own, 
 TITLE = "Vision-token pruning, side by side"
 
 
-def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
-    """One question at a time: others wait for the model."""
+def page(asker: Asker, samples: list[list[str]], own: Sequence[str] = ()) -> gr.Blocks:
+    """One question at a time: others wait for the model. `own`: methods named by file, to choose beside the others."""
 
     def shown(image: str | None, text: str, methods: list[str], budget: float | None) -> Iterator[str]:
         try:
@@ -59,7 +59,7 @@ def page(asker: Asker, samples: list[list[str]]) -> gr.Blocks:
                     elem_id="picture",
                 )
                 text = gr.Textbox(label="Question", lines=3, max_lines=12)
-                methods = gr.CheckboxGroup(choices(), value=list(CHOSEN), label="Methods", info="Beside vanilla.")
+                methods = gr.CheckboxGroup(choices(own), value=list(CHOSEN), label="Methods", info="Beside vanilla.")
                 budget = gr.Slider(
                     1,
                     asker.model.anatomy.image_tokens,

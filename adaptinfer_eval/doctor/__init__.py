@@ -46,7 +46,7 @@ def _examined(config: SweepConfig, folder: Path) -> Iterator[Finding]:
 
     from adaptinfer_eval.doctor.checkpoint import checkpoint
     from adaptinfer_eval.doctor.machine import accelerator, disk, flash_attention
-    from adaptinfer_eval.doctor.methods import methods
+    from adaptinfer_eval.doctor.methods import methods, named_by_file
     from adaptinfer_eval.doctor.tasks import tasks
     from adaptinfer_eval.doctor.worker import StartedWorker
     from adaptinfer_eval.sweep.logs import logged_to
@@ -62,7 +62,7 @@ def _examined(config: SweepConfig, folder: Path) -> Iterator[Finding]:
             yield from found_by("disk", partial(disk, config))
             yield from found_by("checkpoint", partial(checkpoint, config))
             yield from found_by("tasks", partial(tasks, config, folder))
-            yield from found_by("methods", partial(methods, folder))
+            yield from found_by("methods", partial(methods, folder, named_by_file(config)))
             yield from found_by("worker", worker.stop)
     finally:
         torch.set_num_threads(before)

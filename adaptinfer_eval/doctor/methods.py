@@ -24,34 +24,48 @@ from numpy.typing import NDArray
 
 from adaptinfer_eval.doctor.finding import Finding, found_by, one_line
 from adaptinfer_eval.doctor.tiny import ALIKE, APART, tiny_config, tiny_sweep
+from adaptinfer_eval.methods.by_file import file_of, title
 from adaptinfer_eval.methods.method import Method, available_methods, get_method
 from adaptinfer_eval.sweep.cells import Cell, Setting, settings
+from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.worker import Answered, Failed, Worker
 
 STORED = Path(__file__).parent / "kept.json"
 QUESTIONS = ((ALIKE, 0), (ALIKE, 1), (APART, 0), (APART, 1))
+ELSEWHERE = {
+    **dict.fromkeys(("cdpruner", "trim"), "it reads the question in CLIP's text tower, which the small model has not"),
+    **dict.fromkeys(("evs", "vidcom2"), "it is for videos, which the small model is not shown"),
+}
+"""Methods that are shipped and cannot be tried on it."""
 ROUNDING = 0.02
 """Share of the kept tokens that another machine's rounding may change: scores can lie as close as that."""
 Row = dict[str, Any]
 """`answer` to a question, and as in a journal `kept` by layer or `assign`."""
 
 
-def methods(folder: Path) -> Iterator[Finding]:
-    """One finding per installed method. Logs go to `folder`."""
+def named_by_file(config: SweepConfig) -> list[str]:
+    """Methods of a sweep that are not installed."""
+    return [entry.name for entry in config.methods if file_of(entry.name)]
+
+
+def methods(folder: Path, own: Sequence[str] = ()) -> Iterator[Finding]:
+    """One finding per installed method, and per method of `own`, which are named by file. Logs go to `folder`."""
     usable = []
-    for name in available_methods():
+    for name, why in ELSEWHERE.items():
+        yield Finding(f"method {name}", "ok", f"not tried: {why}")
+    for name in (*available_methods(), *dict.fromkeys(own)):
         problem = _cannot_be_tried(name)
-        if problem is None:
-            usable.append(name)
-        else:
+        if problem is not None:
             yield problem
+        elif name not in ELSEWHERE:
+            usable.append(name)
     stored: dict[str, list[Row]] = json.loads(STORED.read_text(encoding="utf-8"))
     for names in _different(usable):
         worker, tried = _loaded(folder, names)
         refused = worker.ready().cannot_run
         for setting in tried:
-            name = setting.entry.name
+            name = setting.entry.title
             if setting.label in refused:
                 yield Finding(
                     f"method {name}", "warning", f"not tried: {refused[setting.label]}", "try it with limit=2"
@@ -78,18 +92,18 @@ def _cannot_be_tried(name: str) -> Finding | None:
         needed = [field.name for field in fields(cls) if field.default is field.default_factory is MISSING]
         if own := [option for option in needed if option not in ("budget", "count", "seed")]:
             text = f"not tried: it has no default for {', '.join(own)}"
-            return Finding(f"method {name}", "warning", text, "try it with limit=2")
+            return Finding(f"method {title(name)}", "warning", text, "try it with limit=2")
         for setting in _settings([name]):
             setting.build()
     except Exception as error:
         traceback.print_exc()
         remedy = "mend or uninstall the package that brings it"
-        return Finding(f"method {name}", "fails", f"does not load: {one_line(error)}", remedy)
+        return Finding(f"method {title(name)}", "fails", f"does not load: {one_line(error)}", remedy)
     return None
 
 
 def _tried(worker: Worker, setting: Setting, stored: list[Row] | None) -> Iterator[Finding]:
-    name = f"method {setting.entry.name}"
+    name = f"method {setting.entry.title}"
     try:
         single = [row for task, doc in QUESTIONS for row in _answered(worker, setting, task, (doc,))]
         # One batch with a shared prefix, one with padding.
@@ -172,11 +186,12 @@ def _loaded(folder: Path, names: Sequence[str]) -> tuple[Worker, list[Setting]]:
 def store() -> None:
     """Write what the methods do now to `STORED`."""
     with tempfile.TemporaryDirectory() as folder:
-        worker, tried = _loaded(Path(folder), available_methods())
-        now = {
-            setting.entry.name: [row for task, doc in QUESTIONS for row in _answered(worker, setting, task, (doc,))]
-            for setting in tried
-        }
+        now = {}
+        for names in _different([name for name in available_methods() if name not in ELSEWHERE]):
+            worker, tried = _loaded(Path(folder), names)
+            for setting in tried:
+                rows = [row for task, doc in QUESTIONS for row in _answered(worker, setting, task, (doc,))]
+                now[setting.entry.name] = rows
     lines = (f"{json.dumps(name)}: {json.dumps(rows)}" for name, rows in sorted(now.items()))
     STORED.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 

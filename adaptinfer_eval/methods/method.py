@@ -3,7 +3,7 @@
 A method is one frozen dataclass in one file. It knows no model: it sees tensors and answers with scores
 (`LayerMethod`, prunes between decoder layers) or with the tokens of an image that go on (`ImageMethod`, prunes before
 the language model); a `TwoPlaceMethod` is one of each. It is found through the entry-point group
-`adaptinfer_eval.methods`.
+`adaptinfer_eval.methods`, or named by file, `path/to/mine.py:Mine`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from importlib.metadata import EntryPoint, entry_points
 from math import isfinite, trunc
 from numbers import Real
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+
+from adaptinfer_eval.methods import by_file
 
 if TYPE_CHECKING:
     from adaptinfer_eval.methods.image import ImageMethod
@@ -39,6 +41,11 @@ KINDS: dict[Any, str] = {
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Says how many vision tokens every layer of a model computes."""
+
+    source: ClassVar[str] = ""
+    """Where it was published: venue and arXiv number."""
+    licence: ClassVar[str] = ""
+    """Of its authors' code; "none" where that has none, which grants nothing."""
 
     def __post_init__(self) -> None:
         """ValueError where an option is not of its type: True is no number, and neither are "64" or NaN."""
@@ -80,11 +87,11 @@ def available_methods() -> tuple[str, ...]:
 
 
 def get_method(name: str) -> type[Any]:
-    """The `Method` class registered under `name`; ValueError naming the nearest when there is none.
+    """The `Method` class registered under `name`, or the one that `path/to/mine.py:Mine` names.
 
-    Its options are its own, so its constructor is not typed here.
+    ValueError, naming the nearest, where there is none. Its options are its own, so its constructor is not typed here.
     """
-    return _load(name)
+    return by_file.load(name, Method) if ":" in name else _load(name)
 
 
 @cache  # of those found: looking through all distributions takes milliseconds

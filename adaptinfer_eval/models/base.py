@@ -24,6 +24,7 @@ import adaptinfer_eval as ae
 from adaptinfer_eval.backbones import make_family
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.options import whole
+from adaptinfer_eval.methods.by_file import fingerprint
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.models.answering import Answering
 from adaptinfer_eval.models.batch import Batch, Prompt
@@ -53,6 +54,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
     Model arguments: `pretrained`, `revision`, `dtype` ("auto": the checkpoint's), `attn_implementation`, `device_map`
     ("auto" spreads one model over all devices), `device`, `batch_size`, `max_batch_size`, what the family adds, and
     every option of the method, a `/` where it has a comma (`schedule=1:133/10:27/20:3`). Others are a ValueError.
+    `method`: another method than the model's name says, by name or by file, `method=path/to/mine.py:Mine`.
     """
 
     method_name: ClassVar[str]
@@ -68,13 +70,15 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         device: str | None = None,
         batch_size: int | str = 1,
         max_batch_size: int | str | None = None,
+        method: str | None = None,
         **options: Any,
     ) -> None:
         lmms.__init__(self)
         choices = {name: plain(value) for name, value in options.items() if name in self._choices()}
         family = make_family(self.family_type.model_type, choices)
         method_options = {name: value for name, value in options.items() if name not in choices}
-        method = make_method(ae.get_method(self.method_name), method_options, self._own_arguments())
+        chosen = ae.get_method(plain(method) or self.method_name)
+        made = make_method(chosen, method_options, self._own_arguments())
         most = batch_size if plain(max_batch_size) is None else max_batch_size
         self.batch_size = min(whole("batch_size", plain(batch_size)), whole("max_batch_size", plain(most)))
         self._rank, self._world_size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -93,7 +97,7 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
             attn_implementation=plain(attn_implementation),
             device_map=device_map or {"": pick_device(plain(device))},
         )
-        Answering.__init__(self, method, family, model, family.load_processor(**self.checkpoint, config=model.config))
+        Answering.__init__(self, made, family, model, family.load_processor(**self.checkpoint, config=model.config))
         self._finished = Tally()
         with ae.pruned(self.model, self.method):
             pass  # a method that does not fit the model fails here, before any data is loaded
@@ -146,6 +150,8 @@ class PrunedModel(Answering, lmms):  # type: ignore[misc]
         dtype = str(self.model.dtype).removeprefix("torch.")
         attention = self.model.config._attn_implementation
         choices = {"method": self.method, **self.checkpoint, "dtype": dtype, "attn": attention}
+        if code := fingerprint(type(self.method)):
+            choices["code"] = code
         choices |= dataclasses.asdict(self.family)
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in choices.items())})"
 

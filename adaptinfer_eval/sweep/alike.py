@@ -18,7 +18,7 @@ def reason_of(error: BaseException) -> str:
 
 def kind_of(reason: str, cell: Cell) -> str:
     """A reason without what differs from cell to cell: names, numbers, paths, the questions of a batch."""
-    for name in (cell.id, cell.setting.label, cell.task, cell.setting.entry.name):
+    for name in (cell.id, cell.setting.label, cell.task, cell.setting.entry.title):
         reason = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "#", reason, flags=re.IGNORECASE)
     reason = re.sub(r"(/[\w.@~-]+)+/?|0x[0-9a-f]+|\b[0-9a-f]{12,}\b|\d+(\.\d+)?", "#", reason[:2000])
     reason = re.sub(r"#([\s,;:x×/-]*#)+", "#", reason)  # a shape is a shape, however many numbers it has

@@ -58,7 +58,7 @@ class Setting:
             fields = [field.name for field in dataclasses.fields(cls)]
             unknown = [key for key in self.arguments() if key not in fields]
             if unknown:
-                raise ValueError(f"{self.entry.name} has no option {unknown[0]!r}{nearest(unknown[0], fields)}")
+                raise ValueError(f"{self.entry.title} has no option {unknown[0]!r}{nearest(unknown[0], fields)}")
             if "schedule" in self.entry.options and (idle := COUNTING & self.entry.options.keys()):
                 raise ValueError(f"{self.entry.label}: {min(idle)} goes with a budget; leave it out beside a schedule")
             return make_method(cls, self.arguments(), ())
@@ -120,7 +120,7 @@ def settings(config: Swept) -> list[Setting]:
     for entry in config.methods:
         cls = _known(entry.name)
         fields = {field.name for field in dataclasses.fields(cls)}
-        instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ()
+        instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ("schedule",)
         takes_budget = "budget" in fields and not entry.options.keys() & instead
         counted = Setting(
             entry,

@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from adaptinfer_eval.backbones import DEFAULT, FAMILIES, make_family
+from adaptinfer_eval.methods import by_file
+from adaptinfer_eval.methods.method import available_methods
 from adaptinfer_eval.methods.schedule import Count, Per, no_percent
 from adaptinfer_eval.sweep.errors import SweepError as SweepError
 from adaptinfer_eval.sweep.shift import METHOD, measured_already, read_shift
@@ -36,7 +47,10 @@ class _Frozen(BaseModel):
 
 
 class MethodEntry(_Frozen):
-    """A method by name, with its options. Written `fastv`, or `{name: adaptinfer, variant: paper}`."""
+    """A method by name, with its options. Written `fastv`, or `{name: adaptinfer, variant: paper}`.
+
+    Or by file: `path/to/mine.py:Mine`, in the working directory; here, and for workers elsewhere, by its whole path.
+    """
 
     name: str
     options: dict[str, Scalar] = {}
@@ -50,10 +64,22 @@ class MethodEntry(_Frozen):
             return {"name": entry.get("name"), "options": {k: v for k, v in entry.items() if k != "name"}}
         return entry
 
+    @field_validator("name")
+    @classmethod
+    def _by_file(cls, name: str) -> str:
+        if ":" in name and by_file.title(name) in available_methods():
+            raise ValueError(f"{by_file.title(name)} is the name of an installed method: give the class another")
+        return by_file.absolute(name)
+
+    @property
+    def title(self) -> str:
+        """What records and tables call it: its name, or its class where it is named by file."""
+        return by_file.title(self.name)
+
     @property
     def label(self) -> str:
         """Unique in a sweep and fit for a file name: `adaptinfer`, `adaptinfer.variant=paper`."""
-        return ".".join([self.name, *(f"{key}={value}" for key, value in self.options.items())])
+        return ".".join([self.title, *(f"{key}={value}" for key, value in self.options.items())])
 
 
 class Shape(_Frozen):
@@ -168,7 +194,7 @@ class SweepConfig(_Frozen):
         if unknown := sorted(self.metrics.keys() - set(self.tasks)):
             raise ValueError(f"metrics.{unknown[0]} is none of the tasks{nearest(unknown[0], self.tasks)}")
         lists = {
-            "methods": [m.label for m in self.methods],
+            "methods": [m.label.casefold() for m in self.methods],  # files may be called alike in any case
             "budgets": self.budgets,
             "tasks": self.tasks,
             "seeds": self.seeds,

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adaptinfer_eval.methods.by_file import file_of
 from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Cell
 from adaptinfer_eval.sweep.config import PACKAGE, SweepConfig, SweepError, shipped
@@ -76,7 +77,7 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
         "harness": config.harness,
         "prompts": config.prompts,
         "backbone": cell.backbone,
-        "method": setting.entry.name,
+        "method": setting.entry.title,
         "options": setting.entry.options,
         "budget": setting.budget,
         "count": setting.count,
@@ -144,8 +145,8 @@ def engine_digest(harness: str = "lmms-eval") -> str:
 
 
 def code_digest(method: str) -> str:
-    """SHA-256 over the source of the method's own module."""
-    path = inspect.getsourcefile(get_method(method))
+    """SHA-256 over the source of the method's own module, or of the file that it is named by."""
+    path = file_of(method) or inspect.getsourcefile(get_method(method))
     return digest_files([Path(path)] if path else [])
 
 

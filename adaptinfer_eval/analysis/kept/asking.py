@@ -40,7 +40,7 @@ def ask(image: Path, text: str, pretrained: str, methods: Sequence[str] = (), bu
     chosen = settings(config)
     for setting in chosen:
         if isinstance(setting.build(), FollowingMethod):
-            raise SweepError(f"{setting.entry.name} follows another question of a task: show it with --results")
+            raise SweepError(f"{setting.entry.title} follows another question of a task: show it with --results")
     picture = read_own(image)
     asker = Asker(config)
     batch = asker.encode(picture, text)
@@ -49,7 +49,7 @@ def ask(image: Path, text: str, pretrained: str, methods: Sequence[str] = (), bu
         try:
             answers.append(asker.answer(batch, setting)[0])
         except ValueError as error:
-            raise SweepError(f"{setting.entry.name} cannot run here: {error}") from error
+            raise SweepError(f"{setting.entry.title} cannot run here: {error}") from error
     where = f"{pretrained}, {budgets_text(config.budgets)}"
     return Question(where, text, "", asker.seen(picture), answers)
 

@@ -50,9 +50,9 @@ def guidance(worker: Worker, record: Mapping[str, Any], doc: int) -> Guidance:
 
     SweepError for a method that is not guided by text tokens.
     """
-    setting = Setting(
-        MethodEntry(name=record["method"], options=record["options"]), record["budget"], record["count"], record["per"]
-    )
+    names = {entry.title: entry.name for entry in worker.config.methods}
+    entry = MethodEntry(name=names.get(record["method"], record["method"]), options=record["options"])
+    setting = Setting(entry, record["budget"], record["count"], record["per"])
     seen: list[Tensor | None] = []
     model, request = worker.model, worker.questions[record["task"]][doc]
     model.method = recording(setting.build(), seen)

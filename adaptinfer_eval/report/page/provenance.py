@@ -24,7 +24,7 @@ def wanted_cells(config: SweepConfig) -> list[str]:
 def lead(config: SweepConfig) -> str:
     """One sentence on what was run."""
     asked = f"the first {config.limit} questions" if config.limit else "all questions"
-    others = {entry.name for entry in config.methods} - {"vanilla"}
+    others = {entry.title for entry in config.methods} - {"vanilla"}
     return (
         f"{len(others)} methods on {config.pretrained} ({config.backbone}) at {budgets_text(config.budgets)} per layer "
         f"(counted {config.count}, per {config.per}), asked {asked} of {', '.join(map(heading, config.tasks))}."
