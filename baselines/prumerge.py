@@ -11,7 +11,7 @@ from math import inf
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from adaptinfer_eval.methods.image import ImageMethod
-from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.methods.method import CostUnknown, Method
 from adaptinfer_eval.methods.tower import Look, Selection
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class PruMerge(ImageMethod):
 
     def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
         if self.budget is None:
-            raise ValueError("budget=None: how many tokens PruMerge keeps depends on the image: measured, not planned")
+            raise CostUnknown("how many tokens PruMerge keeps without a budget depends on the image: it is measured")
         return super().entering(num_layers, vision_tokens, images)
 
     def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:
