@@ -10,12 +10,7 @@ from transformers import DynamicCache
 import adaptinfer_eval as ae
 
 CASES = [("index", case, seed) for case, seeds in index()["case_meta"].items() for seed in seeds]
-CASES += [
-    ("llm2_index", case, seed)
-    for case, seeds in index("llm2_index")["case_meta"].items()
-    for seed in seeds
-    if not case.startswith("vscan")  # the half of it that is in the decoder
-]
+CASES += [("llm2_index", case, seed) for case, seeds in index("llm2_index")["case_meta"].items() for seed in seeds]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

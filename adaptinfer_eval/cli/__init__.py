@@ -56,7 +56,9 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
         times = f", seed {setting.seed}" * bool(setting.seed) + f", repeat {setting.repeat}" * bool(setting.repeat)
         head = (setting.entry.label + times, "–" if setting.budget is None else budget_text(setting.budget))
         if planned.audit is None or planned.relative_cost is None:
-            rows.append((*head, f"cannot run: {planned.reason}" if not planned.runs else planned.reason, "", "", "", ""))
+            rows.append(
+                (*head, f"cannot run: {planned.reason}" if not planned.runs else planned.reason, "", "", "", "")
+            )
             continue
         cost = planned.audit
         entering = f"{cost.entering:.2f} ({100 * cost.entering_share:.1f} %)"
