@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main() -> None:
     ask = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
-    report = subprocess.run([*ask, "--editable", f"{ROOT}[dev]"], stdout=subprocess.PIPE, check=True).stdout
+    report = subprocess.run([*ask, "--editable", f"{ROOT}[dev,vlmevalkit]"], stdout=subprocess.PIPE, check=True).stdout
     chosen = [each["metadata"] for each in json.loads(report)["install"] if not each["is_direct"]]
     # A local version ("2.14.1+cpu") names one builder's file: the plain one fits every machine.
     pins = {re.sub(r"[-_.]+", "-", each["name"].lower()): each["version"].split("+")[0] for each in chosen}

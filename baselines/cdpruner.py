@@ -61,13 +61,14 @@ class CDPruner(ImageMethod):
         import torch
         from torch.nn import functional as F
 
+        from adaptinfer_eval.methods.seen import cosines
+
         text = torch.stack([F.normalize(segments.float(), dim=-1).mean(0) for segments in text_embeds])
         relevance = -(F.normalize(image_embeds.float(), dim=-1) * text[:, None]).sum(-1)
         lowest, highest = relevance.aminmax(dim=1, keepdim=True)
         spread = (highest - lowest).masked_fill(highest == lowest, 1e-6)  # all alike: all relevant
         relevance = (relevance - lowest + 1e-6) / spread
-        unit = F.normalize(projected.float(), dim=-1)
-        kernel = relevance[:, :, None] * (unit @ unit.transpose(1, 2)) * relevance[:, None]
+        kernel = relevance[:, :, None] * cosines(projected) * relevance[:, None]
         return _most_likely(kernel, count).sort(dim=1).values
 
 

@@ -37,10 +37,10 @@ class DivPrune(ImageMethod):
 def most_diverse(tokens: Tensor, count: int) -> Tensor:
     """Greedy max-min choice of `count` of `tokens` (I, N, D), in the order of choice: (I, count)."""
     import torch
-    from torch.nn import functional as F
 
-    unit = F.normalize(tokens, dim=-1)
-    distance = 1 - unit @ unit.transpose(1, 2)
+    from adaptinfer_eval.methods.seen import cosines
+
+    distance = 1 - cosines(tokens)
     images, length = distance.shape[:2]
     if length == 1:
         return tokens.new_zeros(images, 1, dtype=torch.long)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, ClassVar
 
 from adaptinfer_eval.methods.image import ImageMethod
@@ -45,25 +44,23 @@ class MMTok(ImageMethod):
 
     def select(self, images: Images, count: int) -> Selection:
         import torch
-        from torch.nn import functional as F
         from torch.nn.utils.rnn import pad_sequence
+
+        from adaptinfer_eval.methods.cover import cover
+        from adaptinfer_eval.methods.seen import cosines
 
         if images.embed is None:
             raise ValueError(
                 f"{self.name} reads the question in the model's own tokens, and nobody said which these are: "
                 "pass tokenize= to pruned()"
             )
-        unit = F.normalize(images.projected, dim=-1, eps=1e-8)
-        # Image by image: padded to another question's length, products could differ in their last bits.
         texts = [
-            _shares(F.normalize(images.embed(words(question)), dim=-1, eps=1e-8) @ image.T, 0.02)
-            for question, image in zip(images.questions, unit, strict=True)
+            _shares(cosines(images.embed(words(question)), image), 0.02)
+            for question, image in zip(images.questions, images.projected, strict=True)
         ]
-        patches = F.normalize(images.hidden, dim=-1, eps=1e-8)
-        covers = torch.cat(
-            [pad_sequence(texts, batch_first=True), 0.5 * _shares(patches @ patches.transpose(1, 2), 0.2)], 1
-        )
-        return Selection(_most_covering(covers, count).sort(dim=1).values)
+        patches = 0.5 * _shares(cosines(images.hidden), 0.2)
+        covers = torch.cat([pad_sequence(texts, batch_first=True), patches], 1)
+        return Selection(cover(covers.transpose(1, 2), count).sort(dim=1).values)
 
 
 def words(question: str) -> list[str]:
@@ -76,20 +73,3 @@ def words(question: str) -> list[str]:
 
 def _shares(cosines: Tensor, temperature: float) -> Tensor:
     return (cosines / temperature).softmax(-1) / cosines.shape[-2]
-
-
-def _most_covering(covers: Tensor, count: int) -> Tensor:
-    """Greedy maximum coverage: how much each of V tokens covers of each row, (I, rows, V) → (I, count)."""
-    import torch
-
-    covered = covers.new_zeros(covers.shape[:2])[..., None]
-    taken = covers.new_zeros(len(covers), covers.shape[2], dtype=torch.float64)
-    chosen = []
-    for _ in range(count):
-        # In float64, rows of padding do not change the sum.
-        gain = (covers - covered).clamp(min=0).sum(1, dtype=torch.float64) + taken
-        best = gain.argmax(1, keepdim=True)
-        chosen.append(best)
-        taken = taken.scatter(1, best, -inf)
-        covered = covered.maximum(covers.gather(2, best[:, None].expand(-1, covers.shape[1], 1)))
-    return torch.cat(chosen, 1)

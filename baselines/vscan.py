@@ -107,9 +107,8 @@ class Encoding(ImageMethod):
 
     def select(self, images: Images, count: int) -> Selection:
         import torch
-        from torch.nn import functional as F
 
-        from adaptinfer_eval.methods.seen import gather_tokens, highest
+        from adaptinfer_eval.methods.seen import cosines, gather_tokens, highest
 
         if images.grid is None:
             raise ValueError(
@@ -120,7 +119,7 @@ class Encoding(ImageMethod):
         order = highest(ranks, images.tokens)
         kept, others = (part.sort(dim=1).values for part in (order[:, :count], order[:, count:]))
         tokens, gone = gather_tokens(images.projected, kept), gather_tokens(images.projected, others)
-        into = (F.normalize(gone, dim=-1) @ F.normalize(tokens, dim=-1).transpose(1, 2)).argmax(2)
+        into = cosines(gone, tokens).argmax(2)
         member = (into[:, None] == torch.arange(count, device=into.device)[:, None]).to(gone.dtype)
         return Selection(kept, rows=(tokens + member @ gone) / (1 + member.sum(2, keepdim=True)))
 

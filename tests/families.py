@@ -92,7 +92,7 @@ FAMILIES = {
 }
 
 
-LOOKING = ("fastervlm", "visionzip", "vispruner", "scope", "holov", "prumerge")
+LOOKING = ("fastervlm", "hiprune", "vscan", "visionzip", "vispruner", "scope", "holov", "prumerge")
 MAKING = ("visionzip", "holov", "prumerge")
 """Methods that look at the vision tower, and those that put in tokens of their own."""
 ALIKE = ("llava", "internvl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -60,11 +61,13 @@ def prompt() -> dict[str, Tensor]:
 
 
 def counted(model: Any, method: ae.Method) -> float:
-    """FLOPs of decoder and lm_head in one prefill, without the vision tower."""
+    """FLOPs of decoder layers and lm_head in one prefill; not of the vision tower, and of what chooses before them."""
     with ae.pruned(model, method), FlopCounterMode(display=False) as counter, torch.no_grad():
         model(**prompt(), logits_to_keep=1)
     by_module = {name.removeprefix("LlavaForConditionalGeneration."): c for name, c in counter.flop_counts.items()}
-    return float(sum(sum(by_module[part].values()) for part in ("model.language_model", "lm_head")))
+    parts = [name for name in by_module if re.fullmatch(r"model\.language_model\.layers\.\d+|lm_head", name)]
+    assert len(parts) == 33
+    return float(sum(sum(by_module[part].values()) for part in parts))
 
 
 @pytest.mark.parametrize("attention", [SDPA, "eager"])

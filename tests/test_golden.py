@@ -10,12 +10,7 @@ from transformers import DynamicCache
 import adaptinfer_eval as ae
 
 CASES = [("index", case, seed) for case, seeds in index()["case_meta"].items() for seed in seeds]
-CASES += [
-    ("llm2_index", case, seed)
-    for case, seeds in index("llm2_index")["case_meta"].items()
-    for seed in seeds
-    if not case.startswith("vscan")  # the half of it that is in the decoder
-]
+CASES += [("llm2_index", case, seed) for case, seeds in index("llm2_index")["case_meta"].items() for seed in seeds]
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -36,7 +31,8 @@ def test_language_side(source: str, case: str, seed: str, attention: str) -> Non
         text = length - int(mask.sum())
         assert (trace.entering[0] + text).tolist() == want["entering_per_layer"].tolist()
         kept = {k.removeprefix("ids_after_layer_"): v for k, v in want.items() if k.startswith("ids_after")}
-        assert sorted(map(str, trace.kept)) == sorted(kept)
+        drop = {layer for layer in trace.kept if trace.entering[0, layer] > trace.entering[0, layer + 1]}
+        assert set(map(str, drop)) <= kept.keys() <= set(map(str, trace.kept))
         for layer, ids in kept.items():
             is_vision = (ids >= length) | mask[0][ids.clamp(max=length - 1)]
             assert trace.kept[int(layer)][0].tolist() == ids[is_vision].tolist()

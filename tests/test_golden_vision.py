@@ -16,8 +16,8 @@ from torch import Tensor
 import adaptinfer_eval as ae
 
 FACTS: dict[str, dict[str, Any]] = index("vision_index")["case_params"]
-ELSEWHERE = ("cdpruner", "holov_128_overflow", "prumerge_plus_fixed_144")
-"""What needs a text tower, or is made of other attention than the image's, or in training alone."""
+ELSEWHERE = ("cdpruner", "holov_128_overflow")
+"""What needs a text tower, or is made of other attention than the image's."""
 CASES = [
     case
     for case, facts in FACTS.items()
@@ -29,8 +29,10 @@ def method_of(case: str) -> Any:
     facts = FACTS[case]
     name = facts["method"]
     options: dict[str, Any] = {name: facts[name] for name in ("important_ratio", "crops") if name in facts}
+    if name == "prumerge" and facts.get("plus"):
+        options["variant"] = "plus"
     if name == "prumerge" and facts["adaptive"]:
-        options |= {"budget": None} | ({"variant": "plus"} if facts.get("plus") else {})
+        options["budget"] = None
     elif name == "visionzip":
         options["budget"] = facts["dominant"] + facts["contextual"]
     else:

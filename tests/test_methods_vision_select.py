@@ -20,8 +20,7 @@ from adaptinfer_eval.methods.tower import Images, Selection
 
 NAMES = ("visionzip", "vispruner", "scope", "holov", "prumerge")
 PARAMS = index("vision_index")["case_params"]
-# A choice of the training code, which keeps some tokens twice: not offered.
-CASES = [case for case in PARAMS if PARAMS[case]["method"] in NAMES and case != "prumerge_plus_fixed_144"]
+CASES = [case for case in PARAMS if PARAMS[case]["method"] in NAMES]
 READ, DEPTH = 22, 24
 
 
@@ -29,8 +28,10 @@ def method_of(case: str) -> tuple[Any, int]:
     """The method that makes the official run of `case`, and how many rows it is to give."""
     facts = PARAMS[case]
     options = {name: facts[name] for name in ("important_ratio", "crops") if name in facts}
+    if facts.get("plus"):
+        options["variant"] = "plus"
     if facts.get("adaptive"):
-        return ae.get_method("prumerge")(budget=None, variant="plus" if "plus" in facts else "plain"), 0
+        return ae.get_method("prumerge")(budget=None, **options), 0
     count = facts.get("count") or facts.get("output") or facts["dominant"] + facts["contextual"]
     return ae.get_method(facts["method"])(budget=count, **options), count
 
@@ -246,7 +247,6 @@ def test_costs_on_paper(name: str) -> None:
     [
         ("vispruner", {"budget": 64, "important_ratio": 1.5}, "between 0 and 1"),
         ("holov", {"budget": 64, "crops": 0}, "at least one crop"),
-        ("prumerge", {"budget": 64, "variant": "plus"}, "as many tokens as an image asks for: budget=None"),
         ("prumerge", {"budget": 64, "variant": "+"}, "plain and plus"),
         ("prumerge", {"budget": None, "per": "prompt"}, "nothing to count or to share"),
         ("visionzip", {"budget": None}, "takes a number"),
@@ -257,10 +257,17 @@ def test_wrong_options(name: str, options: dict[str, Any], message: str) -> None
         ae.get_method(name)(**options)
 
 
+def test_prumerge_plus_has_even_distances_for_some_budgets_alone() -> None:
+    shape = {"num_layers": 32, "hidden_size": 4096, "intermediate_size": 11008, "text_tokens": 66}
+    assert ae.audit(ae.get_method("prumerge")(budget=129, variant="plus"), vision_tokens=576, **shape).entering == 129
+    with pytest.raises(ValueError, match="55 and 61 and 65 are near"):
+        ae.audit(ae.get_method("prumerge")(budget=64, variant="plus"), vision_tokens=576, **shape)
+
+
 def test_what_prumerge_keeps_is_measured() -> None:
     method = ae.get_method("prumerge")(budget=None)
     assert method.counts_itself
     assert not ae.get_method("prumerge")(budget=64).counts_itself
     assert method.describe(32, 576) == "before:adaptive"
-    with pytest.raises(ValueError, match="measured, not planned"):
+    with pytest.raises(ValueError, match="it is measured"):
         method.entering(32, 576)

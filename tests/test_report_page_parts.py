@@ -25,7 +25,7 @@ from adaptinfer_eval.report.page.questions import Chosen, choose
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.trend import Panel, Point
 from adaptinfer_eval.sweep.config import load_config, shipped
-from adaptinfer_eval.sweep.units import rights_of
+from adaptinfer_eval.sweep.samples import rights_of
 
 
 def test_questions_that_divide_methods_most_come_first_in_turn_from_every_task_and_budget() -> None:

@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 from sweep_folder import TASKS, good, joined, lines, measured, sweep_of
 
-from adaptinfer_eval.report.layouts import LAYOUTS, Layout, layout
+from adaptinfer_eval.report.layouts import layout
+from adaptinfer_eval.report.published import read_published
 from adaptinfer_eval.report.ratios import accuracy_ratio
 from adaptinfer_eval.report.render import stacked_rows
 from adaptinfer_eval.report.table import make_table
 from adaptinfer_eval.sweep.cells import plan
-from adaptinfer_eval.sweep.config import SweepError, load_config, shipped
+from adaptinfer_eval.sweep.config import SweepError, load_config
 
-path = shipped("results/published.yaml")
-assert path is not None
-LINEAGES: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+LINEAGES = read_published()
 PAPER: dict[str, Any] = LINEAGES["adaptinfer_v1"]["tables"]
 ROWS = [
     (number, method, budget)
@@ -37,14 +35,14 @@ def test_ratios_of_the_papers_own_numbers_are_the_printed_ones(number: str, meth
 @pytest.mark.parametrize("lineage", LINEAGES)
 def test_published_rows_have_a_number_for_every_column(lineage: str) -> None:
     for name, table in LINEAGES[lineage]["tables"].items():
-        assert {"model", "count", "columns", "rows"} == set(table)
-        assert any(name in (known.config, "table3") for known in LAYOUTS.values())
+        assert {"model", "count", "columns", "rows"} <= set(table)
         for numbers in (row for rows in table["rows"].values() for row in rows.values()):
             assert name == "table3" or len(numbers) == len(table["columns"])
 
 
-@pytest.mark.parametrize(("number", "columns"), LAYOUTS.items())
-def test_configurations_plan_what_the_paper_prints(number: str, columns: Layout) -> None:
+@pytest.mark.parametrize("number", ["1", "2", "4", "5", "a6"])
+def test_configurations_plan_what_the_paper_prints(number: str) -> None:
+    columns = layout(number)
     sweep = load_config(columns.config)
     model = PAPER[columns.config]["model"]
     assert sweep.pretrained == (model.partition("/")[2] if number == "2" else model)  # 2: converted, into a folder

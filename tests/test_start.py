@@ -79,6 +79,8 @@ def started(folder: Path, code: str, *arguments: object, **environment: str) -> 
         ("demo --help", "--pretrained", []),
         ("convert --help", "--tower", []),
         ("calibrate --help", "fitprune", []),
+        ("vlmevalkit --help", "--budget", []),
+        ("tsv --help", "folder", []),
         ("methods", "| sparsevlm ", []),
         ("plan mini", "mini_textvqa", []),
         ("plan mini tasks=mini_mme,gqa", "x 2 tasks", []),

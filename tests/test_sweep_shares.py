@@ -14,7 +14,8 @@ from sweeps import run, small_sweep
 from typer.testing import CliRunner
 
 from adaptinfer_eval.cli import app
-from adaptinfer_eval.report.layouts import Layout, headings_of
+from adaptinfer_eval.report.headings import headings_of
+from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.page.build import report
 from adaptinfer_eval.report.render import render
 from adaptinfer_eval.report.table import make_table

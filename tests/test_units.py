@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from adaptinfer_eval.sweep.config import SweepError, load_config
-from adaptinfer_eval.sweep.scores import paper_score
+from adaptinfer_eval.sweep.samples import units_of
+from adaptinfer_eval.sweep.scores import Metric, metric_of
 from adaptinfer_eval.sweep.tasks import load_tasks
-from adaptinfer_eval.sweep.units import Units, units_of
+from adaptinfer_eval.sweep.units import Units
 
+MME = Metric("mme")
 RIGHT: dict[str, Callable[[dict[str, Any]], str]] = {
     "mini_mme": lambda document: str(document["answer"]),
     "mini_gqa": lambda document: str(document["answer"]),
@@ -40,30 +42,32 @@ def answered(task: Any, right: Callable[[dict[str, Any]], str], share: float) ->
     return samples
 
 
-def upstream_score(task: Any, samples: list[dict[str, Any]]) -> float:
+def reported(task: Any, samples: list[dict[str, Any]]) -> dict[str, float]:
     metrics = {}
     for name, aggregate in task.aggregation().items():
         values = [sample[name] for sample in samples if name in sample]
         if values:
             metrics[name] = float(aggregate(values))
-    return paper_score(metrics)
+    return metrics
 
 
 @pytest.mark.parametrize("share", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("name", list(RIGHT))
 def test_score_is_upstreams_aggregate(tasks: dict[str, Any], name: str, share: float) -> None:
     samples = answered(tasks[name], RIGHT[name], share)
-    units = units_of(samples)
-    assert units.score() == pytest.approx(upstream_score(tasks[name], samples), rel=1e-12)
+    metric, numbers = metric_of(name, tasks[name].config.metric_list), reported(tasks[name], samples)
+    units = units_of(samples, metric, numbers)
+    whole = numbers.get("mme_total_score", numbers.get("gpt_eval_score", 100 * numbers.get("exact_match", 0)))
+    assert units.score() == pytest.approx(whole, rel=1e-12)
     assert share < 1 or units.score() == pytest.approx(1000 if name == "mini_mme" else 100)
-    assert units_of(samples[::-1]).ids == units.ids
+    assert units_of(samples[::-1], metric, numbers).ids == units.ids
     again = Units.from_json(json.loads(json.dumps(units.to_json())))
     assert (again.ids, again.categories, again.score()) == (units.ids, units.categories, units.score())
 
 
 def test_units_of_mme_are_pairs_and_of_mmbench_groups_of_copies(tasks: dict[str, Any]) -> None:
     samples = answered(tasks["mini_mme"], RIGHT["mini_mme"], 0.7)
-    pairs = units_of(samples)
+    pairs = units_of(samples, MME, {})
     assert 2 * len(pairs.ids) == len(samples)
     assert set(pairs.values.tolist()) == {0.0, 0.5, 2.0}
     assert all(unit.startswith(f"{category}/") for unit, category in zip(pairs.ids, pairs.categories, strict=True))
@@ -72,25 +76,25 @@ def test_units_of_mme_are_pairs_and_of_mmbench_groups_of_copies(tasks: dict[str,
     copies = [sample["gpt_eval_score"] for sample in samples]
     wrong = next(copy for copy in copies if copy["index"] >= 1_000_000)
     wrong["prediction"] = "A" if wrong["answer"] != "A" else "B"
-    groups = units_of(samples)
+    groups = units_of(samples, Metric("gpt_eval_score"), {})
     assert len(groups.ids) == sum(copy["index"] < 1_000_000 for copy in copies) < len(copies)
     assert dict(zip(groups.ids, groups.values, strict=True))[str(wrong["index"] % 1_000_000)] == 0.0
     assert groups.values.sum() == len(groups.ids) - 1
 
 
 def test_what_cannot_be_scored_is_refused(tasks: dict[str, Any]) -> None:
-    with pytest.raises(SweepError, match=r"bleu; known are .*add its metric to sweep/scores.py"):
-        units_of([{"doc_id": 0, "bleu": 0.3}])
+    with pytest.raises(SweepError, match=r"no number for bleu, but chrf: name another"):
+        units_of([{"doc_id": 0, "chrf": 0.3}], Metric("bleu"), {"chrf": 0.3})
     with pytest.raises(SweepError, match="raise limit"):
-        units_of([])
+        units_of([], Metric("bleu"), {})
     samples = answered(tasks["mini_mme"], RIGHT["mini_mme"], 0.7)
     with pytest.raises(SweepError, match="even limit"):
-        units_of(samples[:3])
+        units_of(samples[:3], MME, {})
     copies = [
         s for s in answered(tasks["mini_mmbench"], RIGHT["mini_mmbench"], 1.0) if s["gpt_eval_score"]["index"] > 1e6
     ]
     with pytest.raises(SweepError, match="only circular copies"):
-        units_of(copies)
+        units_of(copies, Metric("gpt_eval_score"), {})
 
 
 def test_units_are_whole_and_unique() -> None:

@@ -6,7 +6,7 @@ import functools
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,13 +17,14 @@ from adaptinfer_eval.cli.demo import demo
 from adaptinfer_eval.cli.figures import figure
 from adaptinfer_eval.cli.inside import shift
 from adaptinfer_eval.cli.methods import methods
-from adaptinfer_eval.report import DEFAULT_LINEAGE
+from adaptinfer_eval.cli.vlmevalkit import tsv, vlmevalkit
 from adaptinfer_eval.sweep.errors import SweepError
 from adaptinfer_eval.sweep.files import about_a_file, explained
 
 if TYPE_CHECKING:  # every command imports what it needs: none waits for another's
     from adaptinfer_eval.report.layouts import Layout
     from adaptinfer_eval.sweep.config import SweepConfig
+    from adaptinfer_eval.sweep.units import Units
 
 app = typer.Typer(help="Fair comparison of training-free vision-token pruning methods.", no_args_is_help=True)
 app.add_typer(figure, name="figure")
@@ -55,7 +56,9 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
         times = f", seed {setting.seed}" * bool(setting.seed) + f", repeat {setting.repeat}" * bool(setting.repeat)
         head = (setting.entry.label + times, "–" if setting.budget is None else budget_text(setting.budget))
         if planned.audit is None or planned.relative_cost is None:
-            rows.append((*head, f"cannot run: {planned.reason}", "", "", "", ""))
+            rows.append(
+                (*head, f"cannot run: {planned.reason}" if not planned.runs else planned.reason, "", "", "", "")
+            )
             continue
         cost = planned.audit
         entering = f"{cost.entering:.2f} ({100 * cost.entering_share:.1f} %)"
@@ -81,6 +84,8 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     from rich.console import Console
 
     from adaptinfer_eval.report.page.answers import keep_documents
+    from adaptinfer_eval.report.render import render
+    from adaptinfer_eval.report.table import make_table
     from adaptinfer_eval.sweep.alike import REMEDY
     from adaptinfer_eval.sweep.records import read_records
     from adaptinfer_eval.sweep.run import run_sweep
@@ -92,7 +97,7 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
         raise typer.Exit(130) from None
     records = read_records(Path(sweep.output))
     measured = any(record["status"] == "done" for record in records)
-    _show(Path(sweep.output), columns, "md")
+    print(render(make_table(*_read(Path(sweep.output)), columns), "md"))
     print(f"\nRecords: {sweep.output}")
     for failure in failures:
         print(f"failed: {failure.cell}: {failure.reason}", file=sys.stderr)
@@ -149,23 +154,78 @@ def bench(
 
 @app.command("table")
 def print_table(
-    number: Annotated[str, typer.Argument(help="The paper's number of the table: 1 to 5 or a6.")],
+    number: Annotated[
+        str,
+        typer.Argument(
+            help="Of AdaptInfer: 1 to 5 or a6; of other papers: cdpruner:1, … (docs/tables.md); or `harnesses`."
+        ),
+    ],
     results: Annotated[
-        Path | None, typer.Option(help="Folder of a sweep's results; by default that of the table's configuration.")
+        list[Path] | None,
+        typer.Option(
+            help="Folder of a sweep's results; by default that of the table's configuration. Several: side by side."
+        ),
     ] = None,
     form: Annotated[str, typer.Option("--format", help="md, csv or tex.")] = "md",
-    lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with.")] = DEFAULT_LINEAGE,
+    lineage: Annotated[str, typer.Option(help="Whose published numbers to compare with, if not the table's.")] = "",
+    verdicts: Annotated[
+        bool, typer.Option("--verdicts", help="Instead, every published number: agrees, differs, not measured.")
+    ] = False,
+    categories: Annotated[bool, typer.Option("--categories", help="Instead, scores by category.")] = False,
+    questions: Annotated[
+        bool,
+        typer.Option("--questions", help="Instead, the questions that need the tokens; those kept and lost."),
+    ] = False,
 ) -> None:
-    """Print one of the paper's tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
+    """Print one of the papers' tables from a sweep's records, beside the published numbers; 3 from a benchmark's."""
+    if verdicts + categories + questions > 1:
+        raise SweepError("give one of --verdicts, --categories and --questions")
+    if number == "harnesses":
+        from adaptinfer_eval.report.harnesses import compare_harnesses, harness_table
+
+        first, *more = results or [Path("results/runs/table1")]
+        if len(more) > 1:
+            raise SweepError("table harnesses compares two sweeps: give --results twice at most")
+        other = more[0] if more else Path(f"{first}-vlmevalkit")
+        print(harness_table(compare_harnesses(first, other), form))
+        return
     if number == "3":
         from adaptinfer_eval.bench.table3 import table3
 
-        print(table3(results or Path("results/runs/bench-llava-1.5-7b"), form))
+        print(table3(_only(results) or Path("results/runs/bench-llava-1.5-7b"), form))
         return
     from adaptinfer_eval.report.layouts import layout, layout_of
+    from adaptinfer_eval.report.render import render, written
+    from adaptinfer_eval.report.table import make_table
 
-    folder = results or Path("results/runs", layout(number).config)
-    _show(folder, layout_of(number, folder), form, lineage)
+    if results and len(results) > 1 and not (verdicts or categories or questions):
+        from adaptinfer_eval.report.beside import read_swept, side_by_side
+
+        beside = side_by_side(read_swept(results, layout(number)))
+        print(written(beside.rows, beside.notes, form, texts=1))
+        return
+    folder = _only(results) or Path("results/runs", layout(number).config)
+    columns = layout_of(number, folder)
+    # Some tables also show what is published without a sweep, and so do verdicts.
+    nothing = not results and not (folder / "cells").exists() and (columns.rows or verdicts)
+    records, units = _read(None if nothing and not (categories or questions) else folder)
+    if verdicts:
+        from adaptinfer_eval.report.verdicts import verdict_rows, verdicts_of
+
+        found, notes = verdicts_of(records, units, columns, lineage)
+        print(written(verdict_rows(found), notes, form))
+        return
+    table = make_table(records, units, columns, lineage)
+    if categories:
+        from adaptinfer_eval.report.views import category_view
+
+        print(written(*category_view(table), form, texts=2))
+    elif questions:
+        from adaptinfer_eval.report.views import question_view
+
+        print(written(*question_view(table, folder), form))
+    else:
+        print(render(table, form))
 
 
 @app.command()
@@ -194,37 +254,67 @@ def regress(
 
 
 @app.command()
+def evidence(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder of a sweep's results; without one, docs/verified.md is written anew.")
+    ] = None,
+) -> None:
+    """File a sweep of whole tasks on a hub's checkpoint in results/evidence, and write docs/verified.md anew."""
+    from adaptinfer_eval.report.evidence import file_evidence, write_page
+
+    if folder is not None:
+        print(file_evidence(folder))
+    print(write_page())
+
+
+@app.command()
 def report(
-    results: Annotated[Path, typer.Option(help="Folder of a sweep's results.")],
+    results: Annotated[
+        list[Path],
+        typer.Option(help="Folder of a sweep's results. Several: the page is about the first, beside the others."),
+    ],
     output: Annotated[Path | None, typer.Option(help="File to write; by default report.html in that folder.")] = None,
+    bench: Annotated[
+        Path | None, typer.Option(help="Folder of `adaptinfer-eval bench`, for latency; by default the sweep's own.")
+    ] = None,
 ) -> None:
     """Write one self-contained HTML page about a sweep."""
     from adaptinfer_eval.report.page.build import report as page
     from adaptinfer_eval.sweep.files import write_text
 
-    path = output or results / "report.html"
-    write_text(path, page(results))
+    path = output or results[0] / "report.html"
+    write_text(path, page(results[0], results[1:], bench))
     print(path)
 
 
 app.command()(convert)
 app.command()(shift)
 app.command()(demo)
+app.command()(vlmevalkit)
+app.command()(tsv)
 
 
-def _show(folder: Path, columns: Layout, form: str, lineage: str = DEFAULT_LINEAGE) -> None:
-    from adaptinfer_eval.report.render import render
-    from adaptinfer_eval.report.table import make_table
+def _only(results: list[Path] | None) -> Path | None:
+    if results and len(results) > 1:
+        raise SweepError("that is of one sweep: give --results once")
+    return results[0] if results else None
+
+
+def _read(folder: Path | None) -> tuple[list[dict[str, Any]], dict[str, Units]]:
+    """Records of a sweep with their scores by unit; without a folder none, for what is shown without a sweep, too."""
     from adaptinfer_eval.report.units import read_units
     from adaptinfer_eval.sweep.records import read_records
 
+    if folder is None:
+        return [], {}
     records = read_records(folder)
-    print(render(make_table(records, read_units(folder, records), columns, lineage), form))
+    return records, read_units(folder, records)
 
 
 def _read_sweep(config: str, overrides: list[str] | None, full: bool) -> tuple[SweepConfig, Layout]:
     """The sweep and its table's columns. SweepError for what is wrong already before anything is loaded."""
-    from adaptinfer_eval.report.layouts import Layout, headings_of
+    from adaptinfer_eval.report.headings import headings_of
+    from adaptinfer_eval.report.layouts import Layout
     from adaptinfer_eval.sweep.cells import settings
     from adaptinfer_eval.sweep.config import load_config
 

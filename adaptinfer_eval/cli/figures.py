@@ -74,6 +74,24 @@ def trend(results: Results, output: Output = Path("figure5")) -> None:
     _save(lambda: trend_figure(shown), output)
 
 
+@figure.command("pareto")
+def cost_beside_accuracy(
+    results: Results,
+    bench: Annotated[
+        Path | None, typer.Option(help="Folder of `adaptinfer-eval bench`, for latency; by default the sweep's own.")
+    ] = None,
+    output: Output = Path("pareto"),
+) -> None:
+    """The accuracy ratio over FLOPs and over measured latency, with the Pareto front."""
+    from adaptinfer_eval.report.pareto_figure import pareto_figure
+    from adaptinfer_eval.report.views import pareto_view
+
+    pictures, notes = pareto_view(results, bench)
+    _save(lambda: pareto_figure(pictures, notes), output)
+    for picture in pictures:
+        print(f"{picture.title}: {picture.front_text()}")
+
+
 @figure.command("a7")
 def kept(
     results: Annotated[Path | None, typer.Option(help="Folder of a sweep's results, with --question.")] = None,

@@ -14,7 +14,8 @@ def cover(matches: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
 
     `matches` (I, N, R): how well each of N tokens covers each of R things. A thing is covered as well as by the best of
     the chosen tokens, and by 0 at first. Each step takes the token that adds most to the sum over all things, times its
-    weight (`weights` (I, N)); of equal ones the first.
+    weight (`weights` (I, N)); of equal ones the first. Sums are in float64, so that things that nothing covers, such as
+    padding, change none.
     """
     import torch
 
@@ -22,7 +23,7 @@ def cover(matches: Tensor, count: int, weights: Tensor | None = None) -> Tensor:
     taken = torch.zeros(matches.shape[:2], dtype=torch.bool, device=matches.device)
     order = []
     for _ in range(count):
-        gains = (matches - covered).clamp_(min=0).sum(2)
+        gains = (matches - covered).clamp_(min=0).sum(2, dtype=torch.float64)
         if weights is not None:
             gains *= weights
         best = gains.masked_fill_(taken, -inf).argmax(1, keepdim=True)

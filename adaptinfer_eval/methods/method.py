@@ -38,6 +38,10 @@ KINDS: dict[Any, str] = {
 """What an option may be, in words."""
 
 
+class CostUnknown(ValueError):
+    """How many tokens a method computes is not known before it sees an image."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Says how many vision tokens every layer of a model computes."""
@@ -74,7 +78,10 @@ class Method(ABC):
 
     @abstractmethod
     def entering(self, num_layers: int, vision_tokens: int, images: int = 1) -> list[int]:
-        """Vision tokens that enter each of `num_layers` layers, for a prompt of `vision_tokens` and `images`."""
+        """Vision tokens that enter each of `num_layers` layers, for a prompt of `vision_tokens` and `images`.
+
+        ValueError where it cannot run; CostUnknown where that depends on the image.
+        """
 
     @abstractmethod
     def describe(self, num_layers: int, vision_tokens: int, images: int = 1) -> str:

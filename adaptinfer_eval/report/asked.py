@@ -12,7 +12,8 @@ from adaptinfer_eval.analysis.kept.picture import read_uri
 from adaptinfer_eval.analysis.kept.question import Answer, Question
 from adaptinfer_eval.analysis.kept.stages import read_stages
 from adaptinfer_eval.methods.schedule import budgets_text
-from adaptinfer_eval.report.layouts import Layout, heading, headings_of
+from adaptinfer_eval.report.headings import heading, headings_of
+from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.methods import MethodCell, cells_of, verdict_of
 from adaptinfer_eval.report.page.documents import Document, read_documents
 from adaptinfer_eval.report.page.samples import read_rights, read_samples

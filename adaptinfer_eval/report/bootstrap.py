@@ -9,6 +9,7 @@ independently; a task that sums the means of its categories (MME) is drawn withi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -29,7 +30,9 @@ def mean_units(several: Sequence[Units]) -> Units:
     if len(several) == 1:
         return first
     check_paired(several)
-    return Units(first.combine, first.scale, first.ids, first.categories, np.mean([u.values for u in several], axis=0))
+    weights = [units.weights for units in several if units.weights is not None]
+    values = np.mean([units.values for units in several], axis=0)
+    return replace(first, values=values, weights=np.mean(weights, axis=0) if weights else None)
 
 
 def check_paired(several: Sequence[Units]) -> None:
@@ -51,6 +54,8 @@ def _resampled(several: tuple[Units, ...], task: str, resamples: int) -> Floats:
     check_paired(several)
     rng = np.random.default_rng(list(task.encode()))
     values = np.stack([units.values for units in several], axis=1)
+    weights = [units.weights for units in several if units.weights is not None]
+    weighed = np.stack(weights, axis=1) if weights else None
     scores = np.zeros((resamples, len(several)))
     for stratum in several[0].strata():
         size = len(stratum)
@@ -59,8 +64,9 @@ def _resampled(several: tuple[Units, ...], task: str, resamples: int) -> Floats:
             count = min(rows, resamples - start)
             drawn = rng.integers(size, size=(count, size)) + size * np.arange(count)[:, None]
             times = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
-            scores[start : start + count] += times @ values[stratum] / size
-    scores *= several[0].scale
+            below = size if weighed is None else np.maximum(times @ weighed[stratum], 1e-12)  # nothing: 0 of 0 is 0
+            scores[start : start + count] += times @ values[stratum] / below
+    scores *= several[0].factor
     scores.flags.writeable = False
     return scores
 
@@ -74,7 +80,8 @@ def resampled_ratios(cells: Sequence[Sequence[Units]], vanilla: Sequence[Units],
     for number, task in enumerate(tasks):
         scores = resampled_scores([*(line[number] for line in cells), vanilla[number]], task)
         with np.errstate(divide="ignore", invalid="ignore"):
-            ratios.append(100 * scores[:, :-1] / scores[:, -1:])
+            share = scores[:, :-1] / scores[:, -1:]
+            ratios.append(100 * (share if vanilla[number].higher_is_better else 1 / share))
     mean: Floats = np.mean(ratios, axis=0)
     return mean
 

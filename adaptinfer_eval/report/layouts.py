@@ -1,25 +1,28 @@
-"""The papers' tables: their columns, and which records make a line of them."""
+"""Tables: their columns, and which records make a line of them. Each is a file of results/tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from adaptinfer_eval.methods.schedule import Schedule
-from adaptinfer_eval.sweep.config import FoundLayers, SweepError, load_config
+from adaptinfer_eval.report import DEFAULT_LINEAGE
+from adaptinfer_eval.report.headings import Record
+from adaptinfer_eval.sweep.config import (
+    FoundLayers,
+    SweepError,
+    explain,
+    load_config,
+    nearest,
+    problems,
+    read_yaml,
+    shipped,
+)
 
-Record = Mapping[str, Any]
-
-HEADINGS = {
-    "MME": ("adaptinfer_mme", "mini_mme", "mme"),
-    "GQA": ("adaptinfer_gqa", "mini_gqa", "gqa"),
-    "MMBench": ("adaptinfer_mmbench_en_dev", "mini_mmbench", "mmbench_en_dev", "mmbench_en_dev_static"),
-    "SQA": ("adaptinfer_scienceqa_img", "mini_scienceqa", "scienceqa_img"),
-    "TextVQA": ("adaptinfer_textvqa", "mini_textvqa", "textvqa_val"),
-}
-"""The papers' heading → the tasks that it stands for: those shipped here, and upstream's own."""
 TITLES = {
     "vanilla": "Vanilla",
     "tome": "ToMe",
@@ -47,10 +50,6 @@ TITLES = {
     "vidcom2": "VidCom²",
 }
 """The papers' spelling and order of methods; others come after them, by name."""
-LOCATIONS = {"1,10,20": "Ours", "0,9,18,27": "Uniform", "2,12,22": "Uniform", "1": "Single", "random": "Random"}
-"""Table 5: layers to prune after → what the paper calls them."""
-RANDOM_LOCATIONS = ("3", "2,15", "2,8,16", "2,4,8,16", "3,6,23")
-"""Table 5: the five sets of layers that its line "Random" is the mean of."""
 
 
 class Place(NamedTuple):
@@ -60,7 +59,7 @@ class Place(NamedTuple):
     name: str
     """What published.yaml calls the line; empty where its options make it none of the paper's."""
     location: str
-    """Table 5 only: layers to prune after."""
+    """Layers to prune after, in a table by these."""
     budget: float | None
     rank: int
     """Order among lines with as many vision tokens."""
@@ -68,102 +67,126 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """Columns of a table, and how its lines are made."""
+    """Columns of a table, and how its lines are made: what its file says, where it has one."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     headings: tuple[str, ...]
+    """In the file: `columns`."""
     config: str = ""
-    """The configuration that measures the paper's table; also its name in published.yaml. Empty: no paper's table."""
-    by_location: bool = False
-    """AdaptInfer's lines are sets of layers to prune after, as in Table 5."""
+    """The configuration that measures it: checkpoint, tasks, methods, budgets. Empty: no paper's table."""
+    rows: tuple[str, ...] = ()
+    """Methods whose published lines are shown though nothing was measured."""
+    budgets: tuple[float, ...] = ()
+    """Of those lines; empty: all that are published."""
+    lineage: str = DEFAULT_LINEAGE
+    """Whose numbers it is compared with, unless it is asked for others."""
+    published: Mapping[str, str] = field(default_factory=dict)
+    """Lineage → what published.yaml calls the table there; else it is called as the configuration."""
+    locations: Mapping[str, str] = field(default_factory=dict)
+    """AdaptInfer's lines are sets of layers to prune after, as in Table 5: layers → what the paper calls them."""
+    random: tuple[str, ...] = ()
+    """The sets of layers that the line `random` of `locations` is the mean of."""
     schedules: tuple[tuple[str, str], ...] = ()
     """(method, explicit schedule) of the configuration that stand for the paper's line: the method's own shape cannot
     meet the budget."""
     budget: float | None = None
-    """What `schedules` aim at, with `by_location`."""
+    """What `schedules` aim at, with `locations`."""
     found: FoundLayers | None = None
-    """The layers of the sweep's shift.json, with `by_location`."""
+    """The layers of the sweep's shift.json, with `locations`."""
 
     def place(self, record: Record) -> Place:
         if location := self.variant(record):
-            name, shown = ("random", "–") if location in RANDOM_LOCATIONS else (location, location)
-            rank = list(LOCATIONS).index(name) if name in LOCATIONS else len(LOCATIONS)
+            name, shown = ("random", "–") if location in self.random else (location, location)
+            rank = list(self.locations).index(name) if name in self.locations else len(self.locations)
             return Place(self._location_title(name), name, shown, record["budget"] or self.budget, rank)
         method: str = record["method"]
         options = options_of(record)
-        title = TITLES.get(method, method)
-        rank = list(TITLES).index(method) if method in TITLES else len(TITLES)
+        plain = place_of(method, record["budget"])
         name = method if self._is_papers(record) else ""
-        return Place(f"{title} ({options})" if options else title, name, "–", record["budget"], rank)
+        return plain._replace(title=f"{plain.title} ({options})" if options else plain.title, name=name)
+
+    def published_place(self, name: str, tokens: float) -> Place:
+        """The line that a paper calls `name`."""
+        if not self.locations or name == "vanilla":
+            return place_of(name, tokens)
+        rank = list(self.locations).index(name) if name in self.locations else len(self.locations)
+        return Place(self._location_title(name), name, "–" if name == "random" else name, tokens, rank)
 
     def _location_title(self, name: str) -> str:
-        title = LOCATIONS.get(name, "")
+        title = self.locations.get(name, "")
         found = "found layers" if self.found and name == self.found.layers else ""
         return ", ".join(filter(None, [title, found])).capitalize() or "Other"
 
     def variant(self, record: Record) -> str:
         """What tells records of one line apart, besides seed and repeat: in Table 5, where they prune."""
-        return pruning_location(record) if self.by_location and self._is_papers(record) else ""
+        return pruning_location(record) if self.locations and self._is_papers(record) else ""
 
     def _is_papers(self, record: Record) -> bool:
         """Whether the paper means this by the method's name: other options are another method's line."""
         options = {key: str(value).replace("/", ",") for key, value in record["options"].items()}
         if (record["method"], options.get("schedule")) in self.schedules:
             del options["schedule"]
-        return options.keys() <= ({"layers"} if self.by_location else set())
+        return options.keys() <= ({"layers"} if self.locations else set())
 
     def variants(self, name: str) -> tuple[str, ...]:
         """Variants that a line's mean needs to be what the paper's is."""
-        return RANDOM_LOCATIONS if self.by_location and name == "random" else ()
+        return self.random if self.locations and name == "random" else ()
 
 
-LAYOUTS = {
-    "1": Layout(("MME", "GQA", "MMBench", "SQA", "TextVQA"), "table1"),
-    "2": Layout(("MME", "SQA", "TextVQA"), "table2"),
-    "4": Layout(("MME", "TextVQA"), "table4", schedules=(("sparsevlm", "1:25,6:11,15:6"),)),
-    "5": Layout(
-        ("MME", "GQA", "TextVQA"),
-        "table5",
-        by_location=True,
-        schedules=(("adaptinfer", "2:368,4:184,8:92,16:46"),),
-        budget=128,
-    ),
-    "a6": Layout(("MME", "MMBench", "TextVQA"), "table_a6"),
-}
-"""The paper's number of a table → its layout."""
+def layout(name: str) -> Layout:
+    """The layout of the table `name`, one in results/tables (`1`, `cdpruner:1`) or the path of such a file.
+
+    SweepError where there is none, and where its file is not valid.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _shipped_tables().get(name.lower().replace(":", "-"))
+    if path is None or not path.is_file():
+        raise SweepError(f"no table {name!r}: there are {', '.join(table_names())} of a sweep, and 3 of a benchmark")
+    values = read_yaml(path.read_bytes(), str(path))
+    if not isinstance(values, dict):
+        raise SweepError(f"{path} is not a mapping of keys to values")
+    if "columns" in values:
+        values["headings"] = values.pop("columns")
+    try:
+        return TypeAdapter(Layout).validate_python(values)
+    except ValidationError as error:
+        raise SweepError(f"{path.name}: {'; '.join(map(_explain, problems(error)))}") from None
 
 
-def layout(number: str) -> Layout:
-    """The layout of the paper's table `number`; SweepError where there is none here."""
-    if number.lower() not in LAYOUTS:
-        raise SweepError(f"no table {number!r}: there are {', '.join(LAYOUTS)} of a sweep, and 3 of a benchmark")
-    return LAYOUTS[number.lower()]
+def table_names() -> list[str]:
+    return [stem.replace("-", ":") for stem in _shipped_tables()]
 
 
-def layout_of(number: str, folder: Path) -> Layout:
-    """The layout of the paper's table `number` for the sweep in `folder`."""
-    columns, config = layout(number), folder / "config.yaml"
-    if not columns.by_location or not config.is_file():
+def _shipped_tables() -> dict[str, Path]:
+    folder = shipped("results/tables")
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder else {}
+
+
+def _explain(problem: Mapping[str, object]) -> str:
+    key = ".".join(map(str, problem["loc"])).replace("headings", "columns")  # type: ignore[call-overload]
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = ["columns", *(name for name in Layout.__dataclass_fields__ if name not in ("headings", "found"))]
+        return f"unknown key {key!r}{nearest(key, known)}"
+    return "columns are missing" if problem["type"] == "missing" else explain({**problem, "loc": (key,)})
+
+
+def layout_of(name: str, folder: Path) -> Layout:
+    """The layout of the table `name` for the sweep in `folder`."""
+    columns, config = layout(name), folder / "config.yaml"
+    if not columns.locations or not config.is_file():
         return columns
     return replace(columns, found=load_config(str(config)).shift)
 
 
-def heading(task: str) -> str:
-    """The papers' heading for a task: `mini_textvqa` → TextVQA; an unknown task keeps its name."""
-    return next((title for title, tasks in HEADINGS.items() if task in tasks), task)
+def place_of(method: str, budget: float | None) -> Place:
+    """The line of a method without options at a budget."""
+    rank = list(TITLES).index(method) if method in TITLES else len(TITLES)
+    return Place(TITLES.get(method, method), method, "–", budget, rank)
 
 
 def options_of(record: Record) -> str:
     """A record's method options as they are shown: `variant=paper, seed=1`."""
     return ", ".join(f"{key}={value}" for key, value in record["options"].items())
-
-
-def headings_of(tasks: Sequence[str]) -> tuple[str, ...]:
-    """One column per task; SweepError where two of them would stand in one."""
-    found: dict[str, str] = {}
-    for task in tasks:
-        if (other := found.setdefault(heading(task), task)) != task:
-            raise SweepError(f"two tasks stand for {heading(task)} ({other}, {task}): run them in sweeps of their own")
-    return tuple(found)
 
 
 def pruning_location(record: Record) -> str:

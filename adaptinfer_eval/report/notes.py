@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from adaptinfer_eval.methods.schedule import budgets_text, is_share
 from adaptinfer_eval.report.bootstrap import RESAMPLES
-from adaptinfer_eval.report.layouts import TITLES, Layout, Record
-from adaptinfer_eval.report.published import Published
+from adaptinfer_eval.report.headings import Record
+from adaptinfer_eval.report.layouts import TITLES, Layout
+from adaptinfer_eval.report.published import RATIO, Published
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Line, Member
 
@@ -19,8 +20,12 @@ def notes_of(
     known: Published | None,
     lineage: str,
     mismatch: str,
+    wholes: Sequence[str] = (),
 ) -> list[str]:
-    """`known`: what `lineage` prints for the table, if anything; `mismatch`: why it is not compared."""
+    """`known`: what `lineage` prints for the table, if anything; `mismatch`: why it is not compared.
+
+    `wholes`: columns whose scores are no means over questions.
+    """
     records = [record for line in lines for cell in line.cells.values() for record in cell.records.values()]
     counts = sorted({_counting(record) for record in records if record["count"]})
     notes = [
@@ -28,6 +33,7 @@ def notes_of(
         "leaving: vision tokens of a prompt that a layer computed and passed on, measured. FLOPs: prefill by the "
         "paper's Eq. 5, where a multiply-add is one operation. All are means over the line's tasks.",
     ]
+    notes += sorted({harness_of(record) for record in records if record.get("harness") == "vlmevalkit"})
     if any(ratio and ratio.interval for ratio in ratios):
         notes.append(
             f"95 % interval: of the accuracy ratio, over the choice of questions (paired bootstrap, {RESAMPLES} "
@@ -45,11 +51,20 @@ def notes_of(
             "or vanilla's score is 0."
         )
     if any(ratio and ratio.interval is None for ratio in ratios):
-        notes.append("95 % interval –: too few questions, a resample leaves vanilla nothing right.")
+        unsure = ", ".join(wholes) + ": a score that is no mean over questions"
+        few = "too few questions, a resample leaves vanilla nothing right"
+        notes.append(f"95 % interval –: {unsure if wholes else few}.")
     notes += _published(lines, layout, known, lineage, mismatch)
     if layout.found:
         notes.append(f"Found: attention shifts around the layers {layout.found.layers} ({layout.found.path}).")
     return [*notes, *_means(lines), *_limits(lines), *_reasons(lines)]
+
+
+def harness_of(record: Record) -> str:
+    """A sentence on the data, prompts and scoring of a sweep through VLMEvalKit."""
+    whose = {"papers": "the papers' prompts, where there are any", "kit": "its own prompts"}[record["prompts"]]
+    versions = [f"{name} {version}" for name, version in record["versions"].items() if name.endswith("vlmeval")]
+    return f"Harness: VLMEvalKit ({', '.join(versions)}), its data and scoring, {whose}."
 
 
 def _counting(record: Record) -> str:
@@ -67,10 +82,25 @@ def _published(
     if mismatch:
         return [f"Published numbers ({lineage}) are not compared: {mismatch}."]
     same = "difference: measured - published, in the same unit."
-    notes = [f"published: {lineage}, {known.source}; {known.model}. {same}"]
+    notes = [f"published: {lineage}, {known.source}; {known.model}. {same}", *_averages(lines, known)]
     others = {line.place.title: None for line in lines if line.method in TITLES and not line.place.name}
     if others:
         notes.append(f"Not compared: {', '.join(others)}: published are the methods without these options.")
+    return notes
+
+
+def _averages(lines: Sequence[Line], known: Published) -> list[str]:
+    """What the lineage's average is, and which printed ones are not that."""
+    average, notes = known.average, []
+    if average and average.column != RATIO:
+        divided = [f"{title}/{by:g}" for title, by in average.divide.items()]
+        titles = [title for title in average.of if title not in average.divide]
+        notes.append(f"{average.column}: the mean of {', '.join([*titles, *divided])}; – where one is not measured.")
+    shown = [(line.place, tokens) for line in lines if (tokens := known.tokens(line)) is not None]
+    wrong = [(place, tokens, made) for place, tokens in shown if (made := known.misfit(place.name, tokens)) is not None]
+    if wrong:
+        found = ", ".join(f"{place.title} at {budgets_text([t], 'tokens')} {made:.1f}" for place, t, made in wrong)
+        notes.append(f"† The numbers in the row do not make the printed average. They make: {found}.")
     return notes
 
 

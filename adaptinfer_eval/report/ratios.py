@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import inf
 from statistics import fmean
 
 from adaptinfer_eval.report.bootstrap import Floats, differ, interval, mean_units, resampled_ratios
@@ -21,14 +22,21 @@ class Ratio:
     spread: float | None
     """Standard deviation over the line's members (seeds, say); None for a single one."""
     interval: tuple[float, float] | None
-    """95 %, over the questions; None where vanilla has nothing right in a resample."""
+    """95 %, over the questions; None where vanilla has nothing right in a resample, and where a score is no mean."""
     group: str
     """Letters shared with the lines of the same budget that it does not differ from; empty where it is alone."""
 
 
-def accuracy_ratio(scores: Sequence[float], vanilla: Sequence[float]) -> float:
-    """Percent: mean over tasks of score / vanilla's score."""
-    return 100 * fmean(score / full for score, full in zip(scores, vanilla, strict=True))
+def accuracy_ratio(scores: Sequence[float], vanilla: Sequence[float], lower: Sequence[bool] = ()) -> float:
+    """Percent: mean over tasks of score / vanilla's score; the other way round where `lower` is better.
+
+    Infinite where a lower score is better and it is 0.
+    """
+    shares = [score / full for score, full in zip(scores, vanilla, strict=True)]
+    turned = lower or [False] * len(shares)
+    return 100 * fmean(
+        (1 / share if share else inf) if turn else share for share, turn in zip(shares, turned, strict=True)
+    )
 
 
 def ratios_of(lines: Sequence[Line], headings: Sequence[str], units: Mapping[str, Units]) -> list[Ratio | None]:
@@ -49,8 +57,12 @@ def ratios_of(lines: Sequence[Line], headings: Sequence[str], units: Mapping[str
         [_units(vanilla.cells[title], units) for title in headings],
         headings,
     )
+    lower = [not _units(vanilla.cells[title], units).higher_is_better for title in headings]
+    sure = all(_units(vanilla.cells[title], units).combine != "whole" for title in headings)
     drawn = {number: resampled[:, column] for column, number in enumerate(whole)}
-    found = {number: _ratio(lines[number], vanilla, headings, drawn[number]) for number in whole}
+    found = {
+        number: _ratio(lines[number], vanilla, headings, drawn[number] if sure else None, lower) for number in whole
+    }
     for budget in {lines[number].tokens for number in whole}:
         rivals = [n for n in whole if lines[n].tokens == budget and lines[n] is not vanilla and found[n].interval]
         for number, letters in _letters(rivals, found, drawn).items():
@@ -62,13 +74,15 @@ def _units(cell: Cell, units: Mapping[str, Units]) -> Units:
     return mean_units([units[record["id"]] for record in cell.measured])
 
 
-def _ratio(line: Line, vanilla: Line, headings: Sequence[str], resampled: Floats) -> Ratio:
+def _ratio(
+    line: Line, vanilla: Line, headings: Sequence[str], resampled: Floats | None, lower: Sequence[bool]
+) -> Ratio:
     full = [fmean(vanilla.cells[title].scores.values()) for title in headings]
     members = [
-        accuracy_ratio([line.cells[title].scores[member] for title in headings], full)
+        accuracy_ratio([line.cells[title].scores[member] for title in headings], full, lower)
         for member in sorted(line.members)
     ]
-    return Ratio(fmean(members), spread(members), interval(resampled), "")
+    return Ratio(fmean(members), spread(members), None if resampled is None else interval(resampled), "")
 
 
 def _letters(rivals: Sequence[int], found: Mapping[int, Ratio], drawn: Mapping[int, Floats]) -> dict[int, str]:

@@ -120,12 +120,18 @@ def write_baseline(source: str, folder: Path) -> Path:
 def tolerance(units: Units) -> float:
     """What a score may fall by, on the papers' scale: two standard errors; categories are summed, so their errors are
     added as independent."""
+    if units.combine == "whole":
+        return 0.0  # nothing is known of how sure it is
     most = 1.0 if units.combine == "mean" else 2.0  # an MME image has one for its answers and one for both being right
     variance = 0.0
     for stratum in units.strata():
-        values = np.append(units.values[stratum], [0.0, most])
+        values = units.values[stratum]
+        if units.weights is not None:  # of a ratio, how far each unit pulls it up or down
+            weights = units.weights[stratum]
+            values = (values - units.term(stratum) * weights) / max(float(weights.mean()), 1e-12)
+        values = np.append(values, [0.0, most])
         variance += float(values.var()) / len(stratum)
-    return STANDARD_ERRORS * units.scale * sqrt(variance)
+    return STANDARD_ERRORS * units.factor * sqrt(variance)
 
 
 def differences(baseline: Baseline, records: Sequence[Record]) -> list[Difference]:
@@ -151,7 +157,7 @@ def _compare(name: str, expected: Expected, record: Record | None) -> Difference
     elif abs(change) <= expected.tolerance:
         verdict = "within tolerance" if change else "same"
     else:
-        verdict = "DROP" if change < 0 else "better"
+        verdict = "DROP" if (change < 0) == record.get("higher_is_better", True) else "better"
     return Difference(
         name, expected.score, record["score"], expected.tolerance, verdict, failed=bool(other) or verdict == "DROP"
     )

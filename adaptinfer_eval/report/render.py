@@ -10,9 +10,10 @@ from statistics import fmean
 from tabulate import tabulate
 
 from adaptinfer_eval.methods.schedule import budget_text
-from adaptinfer_eval.report.published import RATIO
+from adaptinfer_eval.report.averages import RATIO
+from adaptinfer_eval.report.headings import digits
 from adaptinfer_eval.report.rows import Line, spread
-from adaptinfer_eval.report.table import Table
+from adaptinfer_eval.report.table import MISFIT, Table
 from adaptinfer_eval.sweep.config import SweepError
 
 ACC_RATIO = "Acc. ratio (%)"
@@ -61,7 +62,7 @@ def stacked_rows(table: Table) -> list[Row]:
         between = f"{ratio.interval[0]:.1f}–{ratio.interval[1]:.1f}" if ratio and ratio.interval else "–"
         if line.method == "vanilla":
             between = ""  # it is what the others are compared with
-        scores = {title: _cell(line, title) for title in table.layout.headings}
+        scores = {title: _cell(line, title) for title in table.layout.headings} | _average(table, line)
         shown = "–" if ratio is None else f"{ratio.value:.1f}" + _plus_minus(RATIO, ratio.spread)
         measured = {**scores, ACC_RATIO: shown, "95 % interval": between, "Group": ratio.group if ratio else ""}
         head = _head(table, line)
@@ -77,15 +78,18 @@ def csv_rows(table: Table) -> list[Row]:
     """A line each; what there is beside the measured score has columns of its own."""
     rows = []
     spreads = any(len(line.members) > 1 for line in table.lines)
-    titles = [*table.layout.headings, ACC_RATIO]
+    average = [table.average.column] if table.average else []
+    titles = [*table.layout.headings, *average, ACC_RATIO]
     for number, line in enumerate(table.lines):
         ratio = table.ratios[number]
         low, high = (f"{end:.1f}" for end in ratio.interval) if ratio and ratio.interval else ("", "")
         row = {**_head(table, line), **{title: _cell(line, title, "") for title in table.layout.headings}}
+        row |= _average(table, line)
         row |= {ACC_RATIO: "–" if ratio is None else f"{ratio.value:.1f}", "Ratio low": low, "Ratio high": high}
         row |= {"Group": ratio.group if ratio else "", **_audit(table, line), **_shares(line)}
         if spreads:
             deviations = {title: _plus_minus(title, _spread(line, title), "") for title in table.layout.headings}
+            deviations |= dict.fromkeys(average, "")
             deviations[ACC_RATIO] = _plus_minus(RATIO, ratio.spread if ratio else None, "")
             row |= {f"{title} ±": deviations[title] for title in titles}
         if table.published:
@@ -98,7 +102,7 @@ def csv_rows(table: Table) -> list[Row]:
 
 def _head(table: Table, line: Line) -> Row:
     measured = line.tokens != float("inf")
-    location = {"Pruning loc.": line.place.location} if table.layout.by_location else {}
+    location = {"Pruning loc.": line.place.location} if table.layout.locations else {}
     return {"Method": line.place.title, **location, "Avg. tokens": budget_text(line.tokens) if measured else "–"}
 
 
@@ -128,6 +132,14 @@ def _cell(line: Line, title: str, plus_minus: str = " ±") -> str:
     return _number(title, cell.score) + deviation + ("*" if cell.limited else "")
 
 
+def _average(table: Table, line: Line) -> Row:
+    """In the lineage's own column, where it has one."""
+    if table.average is None:
+        return {}
+    value = table.average_of(line)
+    return {table.average.column: "–" if value is None else _number(table.average.column, value)}
+
+
 def _spread(line: Line, title: str) -> float | None:
     cell = line.cells[title]
     return spread(list(cell.scores.values())) if cell.status == "done" else None
@@ -138,9 +150,8 @@ def _plus_minus(title: str, deviation: float | None, sign: str = " ±") -> str:
 
 
 def _number(title: str, value: float, sign: str = "") -> str:
-    """MME in points, everything else with a decimal; never -0."""
-    digits = 0 if title == "MME" else 1
-    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+    """With as many decimals as the column has; never -0."""
+    return f"{round(value, digits(title)) + 0.0:{sign}.{digits(title)}f}"
 
 
 def _compared(table: Table, number: int) -> tuple[Row, Row]:
@@ -152,6 +163,7 @@ def _compared(table: Table, number: int) -> tuple[Row, Row]:
     printed = table.published.row(line) if table.published else {}
     found: Mapping[str, float | None] = {
         **{title: cell.score for title, cell in line.cells.items()},
+        **({table.average.column: table.average_of(line)} if table.average else {}),
         RATIO: ratio.value if ratio else None,
     }
     shared = {title: value for title, value in printed.items() if title in found}
@@ -162,6 +174,14 @@ def _compared(table: Table, number: int) -> tuple[Row, Row]:
     stars = {title: "*" if limited.get(title, any(limited.values())) else "" for title in found}
     columns = {title: ACC_RATIO if title == RATIO else title for title in found}
     return (
-        {columns[title]: _number(title, value) for title, value in shared.items()},
+        {columns[title]: _number(title, value) + _misfit(table, line, title) for title, value in shared.items()},
         {columns[title]: _number(title, value, "+") + stars[title] for title, value in differences.items()},
     )
+
+
+def _misfit(table: Table, line: Line, title: str) -> str:
+    known = table.published
+    tokens = known.tokens(line) if known else None
+    if known is None or tokens is None or known.average is None or title != known.average.column:
+        return ""
+    return MISFIT if known.misfit(line.place.name, tokens) is not None else ""

@@ -8,7 +8,8 @@ from functools import cached_property
 from statistics import fmean, stdev
 from typing import NamedTuple
 
-from adaptinfer_eval.report.layouts import Layout, Place, Record, heading, headings_of
+from adaptinfer_eval.report.headings import Record, heading_of, headings_of
+from adaptinfer_eval.report.layouts import Layout, Place
 
 
 class Member(NamedTuple):
@@ -29,11 +30,13 @@ class Cell:
     @property
     def status(self) -> str:
         """`done` only where all members are; else what is wrong with the first that is not."""
+        if not self.wanted:
+            return "not measured"
         states = [self.records[member]["status"] if member in self.records else "missing" for member in self.wanted]
         wrong = sorted(state for state in states if state != "done")
-        if states and not wrong:
+        if not wrong:
             return "done"
-        return f"{wrong[0]} ({len(wrong)} of {len(states)})" if len(states) > 1 else (wrong or ["missing"])[0]
+        return f"{wrong[0]} ({len(wrong)} of {len(states)})" if len(states) > 1 else wrong[0]
 
     @property
     def scores(self) -> dict[Member, float]:
@@ -100,9 +103,8 @@ def lines_of(records: Sequence[Record], layout: Layout) -> list[Line]:
     found: dict[Place, dict[str, dict[Member, Record]]] = {}
     for record in records:
         member = Member(layout.variant(record), record["seed"], record["repeat"])
-        found.setdefault(layout.place(record), {}).setdefault(heading(record["task"]), {})[member] = record
-    lines = [_line(place, cells, layout) for place, cells in found.items()]
-    return sorted(lines, key=lambda line: (-line.tokens, line.place.rank, line.place.title, line.place.name))
+        found.setdefault(layout.place(record), {}).setdefault(heading_of(record), {})[member] = record
+    return in_order([_line(place, cells, layout) for place, cells in found.items()])
 
 
 def _line(place: Place, cells: dict[str, dict[Member, Record]], layout: Layout) -> Line:
@@ -111,6 +113,16 @@ def _line(place: Place, cells: dict[str, dict[Member, Record]], layout: Layout) 
     wanted = frozenset(members | {Member(variant, 0, 0) for variant in lacking})
     method = next(record["method"] for of_task in cells.values() for record in of_task.values())
     return Line(place, method, {title: Cell(cells.get(title, {}), wanted) for title in layout.headings})
+
+
+def unmeasured(place: Place, layout: Layout) -> Line:
+    """A line of which nothing was measured."""
+    return Line(place, place.name, dict.fromkeys(layout.headings, Cell({}, frozenset())))
+
+
+def in_order(lines: Sequence[Line]) -> list[Line]:
+    """Many vision tokens first, among equals in the papers' order."""
+    return sorted(lines, key=lambda line: (-line.tokens, line.place.rank, line.place.title, line.place.name))
 
 
 def vanilla_of(lines: Sequence[Line]) -> Line | None:

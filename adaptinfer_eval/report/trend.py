@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from adaptinfer_eval.methods.schedule import budget_text
-from adaptinfer_eval.report.layouts import HEADINGS, Layout, Record, heading
+from adaptinfer_eval.report.headings import Record, heading, in_order
+from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.ratios import Ratio, ratios_of
 from adaptinfer_eval.report.rows import Line, lines_of, vanilla_of
 from adaptinfer_eval.sweep.config import SweepError
@@ -46,7 +47,7 @@ def trends(records: Sequence[Record], units: Mapping[str, Units], tasks: Sequenc
     has one.
     """
     found = {heading(record["task"]) for record in records}
-    headings = tuple([*(title for title in HEADINGS if title in found), *sorted(found - {*HEADINGS})])
+    headings = in_order(found)
     layout = Layout(headings)
     lines = lines_of(records, layout)
     mean = ratios_of(lines, headings, units)

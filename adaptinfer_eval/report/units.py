@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptinfer_eval.report.layouts import Record
+from adaptinfer_eval.report.headings import Record
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.units import Units
 

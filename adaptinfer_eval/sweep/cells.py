@@ -11,7 +11,7 @@ from adaptinfer_eval.backbones import FAMILIES
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.layer import LayerMethod
-from adaptinfer_eval.methods.method import Method, get_method
+from adaptinfer_eval.methods.method import CostUnknown, Method, get_method
 from adaptinfer_eval.methods.schedule import Count, Per, is_share
 from adaptinfer_eval.models.options import make_method
 from adaptinfer_eval.sweep.config import MethodEntry, Scalar, Shape, SweepConfig, SweepError, nearest
@@ -82,13 +82,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Planned:
-    """A setting with its cost on paper, or the reason why the model cannot run it."""
+    """A setting with its cost on paper, or the reason why that is not known, or why the model cannot run it."""
 
     setting: Setting
     audit: Audit | None
     relative_cost: float | None
     """Multiply-adds over those of the same prompt with all vision tokens."""
     reason: str = ""
+    runs: bool = True
 
 
 class Swept(Protocol):
@@ -122,6 +123,7 @@ def settings(config: Swept) -> list[Setting]:
         fields = {field.name for field in dataclasses.fields(cls)}
         instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ("schedule",)
         takes_budget = "budget" in fields and not entry.options.keys() & instead
+        takes_budget = takes_budget and entry.options.get("budget", 0) is not None  # None: as many as it finds
         counted = Setting(
             entry,
             count=config.count if takes_budget and "count" in fields else None,
@@ -173,8 +175,10 @@ def plan(config: SweepConfig) -> list[Planned]:
     for setting in settings(config):
         try:
             cost = _audit(setting.build(), shape, config, vision_tokens)
-        except ValueError as error:
+        except CostUnknown as error:
             planned.append(Planned(setting, None, None, str(error)))
+        except ValueError as error:
+            planned.append(Planned(setting, None, None, str(error), runs=False))
         else:
             planned.append(Planned(setting, cost, cost.macs / everything))
     return planned

@@ -107,6 +107,10 @@ class SweepConfig(_Frozen):
     """What a sweep runs. Every key may stand in the YAML file or on the command line."""
 
     name: str = Field(min_length=1)
+    harness: Literal["lmms-eval", "vlmevalkit"] = "lmms-eval"
+    """Whose data, prompts and scoring."""
+    prompts: Literal["papers", "kit"] = "papers"
+    """With harness=vlmevalkit: the papers' prompts where there are any, or VLMEvalKit's own."""
     backbone: str = DEFAULT
     """The family of its model: one of `backbones`."""
     pretrained: str
@@ -121,6 +125,8 @@ class SweepConfig(_Frozen):
     per: Per = "image"
     """Whether a prompt of several images has the budget once for each of them, or once."""
     tasks: tuple[str, ...] = Field(min_length=1)
+    metrics: dict[str, str] = {}
+    """Task → which of its metrics is its score, for tasks with several of which none is of the whole."""
     limit: Whole | None = None
     """Questions per task, from the start of the data set; None: all."""
     batch_size: Whole = 1
@@ -159,7 +165,9 @@ class SweepConfig(_Frozen):
     def _default_output(cls, values: Any) -> Any:
         if isinstance(values, dict) and not values.get("output"):
             limit = f"-limit{values['limit']}" if values.get("limit") else ""
-            output = f"{RUNS}/{values.get('name')}{limit}"
+            harness = f"-{values['harness']}" if values.get("harness", "lmms-eval") != "lmms-eval" else ""
+            prompts = f"-{values['prompts']}" if values.get("prompts", "papers") != "papers" else ""
+            output = f"{RUNS}/{values.get('name')}{limit}{harness}{prompts}"
             if RUNS not in Path(os.path.normpath(output)).parents:
                 raise ValueError(
                     f"name={values.get('name')}: its results would not be in {RUNS}; give another, or output"
@@ -171,6 +179,8 @@ class SweepConfig(_Frozen):
     def _unique(self) -> SweepConfig:
         if self.backbone not in FAMILIES:
             raise ValueError(f"no backbone {self.backbone!r}{nearest(self.backbone, FAMILIES)}")
+        if self.prompts != "papers" and self.harness != "vlmevalkit":
+            raise ValueError(f"prompts={self.prompts} goes with harness=vlmevalkit: leave it out, or name the harness")
         make_family(self.backbone, self.model_args)  # refuses choices of the family that are not valid
         if not self.pretrained.strip():
             raise ValueError("pretrained is empty: name a checkpoint on the hub, or its folder")
@@ -181,6 +191,8 @@ class SweepConfig(_Frozen):
             raise ValueError(f"model_args.revision={revision}: a text is wanted, put it in quotes")
         if self.pool == "inline" and (self.workers or 1) > 1:
             raise ValueError(f"pool=inline is one worker, not {self.workers}: use pool=processes or pool=ray")
+        if unknown := sorted(self.metrics.keys() - set(self.tasks)):
+            raise ValueError(f"metrics.{unknown[0]} is none of the tasks{nearest(unknown[0], self.tasks)}")
         lists = {
             "methods": [m.label.casefold() for m in self.methods],  # files may be called alike in any case
             "budgets": self.budgets,

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # light: records are read without lmms-eval
 SCHEMA_VERSION = 3
 SAME_IN_A_SWEEP = (
     "schema_version",
+    "harness",
+    "prompts",
     "backbone",
     "limit",
     "dtype",
@@ -50,8 +52,8 @@ class Sources:
         """As they are now, in this process. `tasks`: lmms-eval's; `asked`: their questions by document."""
         return cls(
             checkpoint=checkpoint_digest(config.checkpoint, config.model_args.get("revision")),
-            engine=engine_digest(),
-            versions={name: version(name) for name in ("adaptinfer-eval", "transformers", "torch", "lmms-eval")},
+            engine=engine_digest(config.harness),
+            versions=_versions(config.harness),
             data={name: data_digest(task, asked[name]) for name, task in tasks.items()},
             code={name: code_digest(name) for name in {entry.name for entry in config.methods}},
         )
@@ -72,6 +74,8 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
     setting = cell.setting
     return {
         "schema_version": SCHEMA_VERSION,
+        "harness": config.harness,
+        "prompts": config.prompts,
         "backbone": cell.backbone,
         "method": setting.entry.title,
         "options": setting.entry.options,
@@ -80,6 +84,7 @@ def identity(config: SweepConfig, cell: Cell, schedule: str, sources: Sources) -
         "per": setting.per,
         "schedule": schedule,
         "task": cell.task,
+        "metric": config.metrics.get(cell.task, ""),
         "limit": config.limit,
         "seed": config.seed_of(setting.seed),
         "repeat": setting.repeat,
@@ -120,11 +125,20 @@ def _plain(value: Any) -> str:
     return hashlib.sha256(value).hexdigest() if isinstance(value, bytes) else str(value)
 
 
-def engine_digest() -> str:
-    """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring."""
-    folders = (".", "methods", "backbones", "pruning", "models")
+def _versions(harness: str) -> dict[str, str]:
+    found = {name: version(name) for name in ("adaptinfer-eval", "transformers", "torch", "lmms-eval")}
+    if harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.kit import kit_version
+
+        found |= kit_version()
+    return found
+
+
+def engine_digest(harness: str = "lmms-eval") -> str:
+    """SHA-256 over the source of the engine, of the wrappers, and of the tasks with their scoring in a harness."""
+    folders = (".", "methods", "backbones", "pruning", "models", *(["vlmevalkit"] if harness == "vlmevalkit" else []))
     package = [path for folder in folders for path in (PACKAGE / folder).glob("*.py")]
-    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "units.py", "score.py")]
+    scoring = [PACKAGE / "sweep" / name for name in ("scores.py", "samples.py", "units.py", "score.py")]
     tasks = shipped("tasks")
     described = [path for kind in ("*/*.py", "*/*.yaml") for path in tasks.glob(kind)] if tasks else []
     return digest_files(sorted(path for path in package + scoring + described if path.name != "drawing.py"))

@@ -57,7 +57,7 @@ def open_jobs(
             schedule = planned.audit.schedule if planned.audit else ""
             cells[cell.id] = cell
             wanted[cell.id] = identity(config, cell, schedule, sources)
-            if planned.audit is None:
+            if not planned.runs:
                 refused[cell.id] = planned.reason
     results = open_results(output, wanted, {"count": config.count, "per": config.per})
     jobs = {}

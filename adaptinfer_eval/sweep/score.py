@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,12 @@ from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.files import file_name, write_text
 from adaptinfer_eval.sweep.journal import Answers, Journal
 from adaptinfer_eval.sweep.records import Record
-from adaptinfer_eval.sweep.scores import paper_score
-from adaptinfer_eval.sweep.units import rights_of, units_of
+from adaptinfer_eval.sweep.samples import rights_of, units_of
+from adaptinfer_eval.sweep.scores import metric_of
 from adaptinfer_eval.sweep.worker import read_cost
+
+FOLDERS = {"lmms-eval": "lmms_eval", "vlmevalkit": "vlmevalkit"}
+"""Where in a sweep's folder a harness writes its own files."""
 
 
 class Answered(lmms):  # type: ignore[misc]
@@ -68,13 +72,14 @@ def measure(config: SweepConfig, cell: Cell, journal: Journal, manager: Any, tas
     answers, workers = journal.read()
     output = Path(config.output)
     # A folder per cell: some of upstream's files have the same name in all of them.
-    scored = score(config, cell, answers, output / "lmms_eval" / cell.id, manager, task, config.limit)
+    scored = score(config, cell, answers, output / FOLDERS[config.harness] / cell.id, manager, task, config.limit)
     if not all(map(math.isfinite, scored.metrics.values())):
         raise ValueError(f"upstream's metrics are {scored.metrics}")
     scores = Path("scores", f"{cell.id}.json")
     write_text(output / scores, json.dumps(scored.scores))
     return {
         "score": scored.score,
+        **({} if scored.scores.get("higher_is_better", True) else {"higher_is_better": False}),
         "metrics": scored.metrics,
         "audit": _audit(answers),
         "answers": str(scored.samples.relative_to(output)),
@@ -88,26 +93,32 @@ def score(
     config: SweepConfig, cell: Cell, answers: Answers, folder: Path, manager: Any, task: Any, limit: int | None
 ) -> Scored:
     """Upstream's scoring of `answers`, those to all of the task's first `limit` questions; its files go to `folder`."""
+    if config.harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.score import score as score_by_kit
+
+        return score_by_kit(cell, answers, folder, task)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
     tracker = EvaluationTracker(output_path=str(folder))
     seed = config.seed_of(cell.setting.seed)
-    results = simple_evaluate(
-        model=Answered(answers),
-        model_args=f"pretrained={config.pretrained},{cell.setting.arguments()}",
-        tasks=[task],
-        task_manager=manager,
-        batch_size=config.batch_size,
-        limit=limit,
-        bootstrap_iters=0,
-        evaluation_tracker=tracker,
-        cli_args=Namespace(output_path=str(folder), process_with_media=False, reasoning_tags=None),
-        datetime_str=stamp,
-        random_seed=seed,
-        numpy_random_seed=seed,
-        torch_random_seed=seed,
-        fewshot_random_seed=seed,
-        process_docs_parallel=1,
-    )
+    metric = metric_of(cell.task, task.config.metric_list, config.metrics.get(cell.task, ""))
+    with _counting_from_zero(task):
+        results = simple_evaluate(
+            model=Answered(answers),
+            model_args=f"pretrained={config.pretrained},{cell.setting.arguments()}",
+            tasks=[task],
+            task_manager=manager,
+            batch_size=config.batch_size,
+            limit=limit,
+            bootstrap_iters=0,
+            evaluation_tracker=tracker,
+            cli_args=Namespace(output_path=str(folder), process_with_media=False, reasoning_tags=None),
+            datetime_str=stamp,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+            process_docs_parallel=1,
+        )
     samples = results.pop("samples")
     if len(samples[cell.task]) != len(answers):
         raise RuntimeError(f"{len(answers)} questions were answered, {len(samples[cell.task])} scored")
@@ -121,9 +132,44 @@ def score(
             f"lmms-eval did not write all samples to {folder}: {Path(config.output, 'log.txt')} says why"
         )
     metrics = _metrics(results["results"][cell.task])
-    rights = sorted(rights_of(samples[cell.task]).items())
-    scores = {**units_of(samples[cell.task]).to_json(), "rights": rights}
-    return Scored(paper_score(metrics), metrics, scores, saved[0])
+    units = units_of(samples[cell.task], metric, metrics, _categories(task, answers))
+    rights = sorted(rights_of(samples[cell.task], metric).items())
+    return Scored(units.score(), metrics, {**units.to_json(), "rights": rights}, saved[0])
+
+
+@contextmanager
+def _counting_from_zero(task: Any) -> Iterator[None]:
+    """Upstream's OCRBench adds to counters of its module: a second cell's score would have the first one's in it."""
+    modules = {id(function.__globals__): function.__globals__ for function in task.aggregation().values()}
+    counters = [found for module in modules.values() for found in module.values() if _is_counter(found)]
+    before = [dict(counter) for counter in counters]
+    try:
+        yield
+    finally:
+        for counter, values in zip(counters, before, strict=True):
+            counter.clear()
+            counter.update(values)
+
+
+def _is_counter(found: object) -> bool:
+    return isinstance(found, dict) and bool(found) and all(type(value) in (int, float) for value in found.values())
+
+
+def _categories(task: Any, docs: Iterable[int]) -> dict[int, str]:
+    """Of the documents, where the task's metadata say which column has them, as in `category: types.structural`."""
+    metadata = task.config.metadata
+    path = metadata.get("category", "") if isinstance(metadata, Mapping) else ""
+    if not path:
+        return {}
+    documents = task.eval_docs_no_media
+    return {doc: _at(documents[doc], path.split(".")) for doc in docs}
+
+
+def _at(found: Any, path: Iterable[str]) -> str:
+    """What a document has there; empty where it has nothing, since a score does not depend on it."""
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return "" if found is None else str(found)
 
 
 def _audit(answers: Answers) -> dict[str, Any]:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.models.requests import Request, RequestError, generation_requests
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError, nearest, shipped
-from adaptinfer_eval.sweep.scores import check_limit, check_metrics
+from adaptinfer_eval.sweep.scores import check_limit, metric_of
 from adaptinfer_eval.sweep.task_files import data_files, description, task_files
 
 ALONE = "run it with the lmms-eval command"
 
 
 def load_tasks(config: SweepConfig, scored: bool = True) -> tuple[Any, dict[str, Any]]:
-    """lmms-eval's task manager and the task objects by name, their data sets loaded.
+    """lmms-eval's task manager and the task objects by name, their data sets loaded; VLMEvalKit's, without a manager.
 
-    SweepError for an unknown task, a group, data that cannot be read, and, where answers are to be `scored`, a task
-    whose metric has no known scale.
+    SweepError for an unknown task, a group, data that cannot be read, and, where answers are to be `scored`, a task of
+    whose metrics none is known to be its score.
     """
     from lmms_eval.tasks import get_task_dict
 
+    if config.harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.tasks import load_tasks as load_kit_tasks
+
+        return None, dict(load_kit_tasks(config))
     check_tasks(config, scored)
     manager = task_manager(config)
     tasks: dict[str, Any] = {}
@@ -31,7 +35,7 @@ def load_tasks(config: SweepConfig, scored: bool = True) -> tuple[Any, dict[str,
         except Exception as error:  # upstream tries again and again, and wraps what went wrong
             raise SweepError(_no_data(name, manager, error)) from error
     for name, task in tasks.items() if scored else ():
-        _check_scores(name, task.config.metric_list, config.limit)
+        _check_scores(name, task.config.metric_list, config)
     return manager, tasks
 
 
@@ -40,6 +44,11 @@ def check_tasks(config: SweepConfig, scored: bool = True) -> None:
 
     Imports lmms-eval only where task files do not settle it.
     """
+    if config.harness == "vlmevalkit":
+        from adaptinfer_eval.vlmevalkit.kit import kit_version
+
+        kit_version()  # its data sets are looked at when they are loaded
+        return
     files = task_files(config.tasks)
     if len(files) < len(config.tasks):
         index = task_manager(config).task_index
@@ -52,7 +61,7 @@ def check_tasks(config: SweepConfig, scored: bool = True) -> None:
         if (kind := told.get("output_type", "generate_until")) != "generate_until":
             raise SweepError(f"tasks: {name} asks for {kind}; a sweep takes generated answers: {ALONE}")
         if scored and told.get("metric_list"):
-            _check_scores(name, told["metric_list"], config.limit)
+            _check_scores(name, told["metric_list"], config)
 
 
 def task_manager(config: SweepConfig) -> Any:
@@ -73,10 +82,9 @@ def task_manager(config: SweepConfig) -> Any:
     return manager
 
 
-def _check_scores(name: str, metric_list: Iterable[Mapping[str, Any]], limit: int | None) -> None:
-    metrics = [metric["metric"] for metric in metric_list]
-    check_metrics(name, metrics)
-    check_limit(name, metrics, limit)
+def _check_scores(name: str, metric_list: Sequence[Mapping[str, Any]], config: SweepConfig) -> None:
+    metric_of(name, metric_list, config.metrics.get(name, ""))
+    check_limit(name, [metric["metric"] for metric in metric_list], config.limit)
 
 
 def questions(name: str, task: Any, limit: int | None) -> dict[int, Request]:

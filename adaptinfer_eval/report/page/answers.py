@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from adaptinfer_eval.analysis.kept.stages import counts, read_stages
 from adaptinfer_eval.backbones import make_family
-from adaptinfer_eval.report.layouts import Layout, headings_of
+from adaptinfer_eval.report.headings import headings_of
+from adaptinfer_eval.report.layouts import Layout
 from adaptinfer_eval.report.methods import MethodCell, cells_of, verdict_of
 from adaptinfer_eval.report.page import view
 from adaptinfer_eval.report.page.documents import Document, documents_of, read_documents, write_documents

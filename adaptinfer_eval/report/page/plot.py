@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from adaptinfer_eval.methods.schedule import budget_text, budgets_text
-from adaptinfer_eval.report.layouts import Record
+from adaptinfer_eval.report.headings import Record
 from adaptinfer_eval.report.trend import Panel, Point, trends
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.units import Units
@@ -74,6 +74,9 @@ class Plot:
     lines: Sequence[Line]
     wide: bool
     hundred: float
+    x_title: str = "vision tokens per layer"
+    front: str = ""
+    """The Pareto front, of a plot over cost: its marks are not joined, and their names are in a legend."""
 
 
 def trend_plots(records: Sequence[Record], units: Mapping[str, Units], headings: Sequence[str]) -> list[Plot]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.methods.schedule import budgets_text
-from adaptinfer_eval.report.layouts import heading
+from adaptinfer_eval.report.headings import heading
 from adaptinfer_eval.report.page.view import Notice
 from adaptinfer_eval.sweep.cells import Cell, settings
 from adaptinfer_eval.sweep.config import SweepConfig, shipped

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptinfer_eval.sweep.config import SweepError
-from adaptinfer_eval.sweep.units import rights_of
+from adaptinfer_eval.sweep.samples import rights_of
 
 Samples = dict[int, Mapping[str, Any]]
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
 
 import numpy as np
 
 from adaptinfer_eval.methods.schedule import budget_text
+from adaptinfer_eval.report.beside import Beside
+from adaptinfer_eval.report.categories import Category
+from adaptinfer_eval.report.headings import digits
 from adaptinfer_eval.report.page.view import Cell, Column, Row, Table
+from adaptinfer_eval.report.pareto import relative_flops
 from adaptinfer_eval.report.ratios import Ratio
 from adaptinfer_eval.report.rows import Cell as Measured
 from adaptinfer_eval.report.rows import Line, spread, vanilla_of
+from adaptinfer_eval.report.split import Split, split_rows
 from adaptinfer_eval.report.table import Table as MadeTable
-from adaptinfer_eval.sweep.units import Units
 
 ABSENT = Cell("–")
-UnitsById = Mapping[str, Units]
 
 
 def budget_of(line: Line) -> str:
@@ -68,7 +71,7 @@ def cost_table(made: MadeTable) -> Table:
     ]
     rows = []
     for line in made.lines:
-        relative = _relative(line, vanilla) if vanilla else None
+        relative = relative_flops(line, vanilla) if vanilla else None
         cells = [
             *_head(line),
             Cell(" | ".join(_schedules(line)) or "–"),
@@ -85,25 +88,46 @@ def cost_table(made: MadeTable) -> Table:
     return Table("cost-table", "What each setting computed: means over requests, then over tasks", columns, rows)
 
 
-def category_table(lines: Sequence[Line], heading: str, units: UnitsById) -> Table | None:
-    """A row per budget and category, a column per method; None for a task without categories."""
-    found = {
-        (line.place.title, budget_of(line)): _by_category(line.cells[heading], units)
-        for line in lines
-        if line.cells[heading].status == "done"
-    }
-    categories = sorted({name for means in found.values() for name in means})
-    titles = list(dict.fromkeys(title for title, _ in found))
-    fixed = [title for title in titles if (title, "") in found]
-    columns = [Column("Category", numeric=False), Column("Avg. tokens"), *map(Column, titles)]
+def category_table(lines: Sequence[Line], heading: str, categories: Sequence[Category]) -> Table:
+    """A row per budget and category, a column per line, each score with its interval."""
+    titles = list(dict.fromkeys(title for one in categories for title in one.scores))
+    columns = [Column("Category", numeric=False), *map(Column, ("Questions", "Avg. tokens", *titles))]
     rows = []
-    for budget in dict.fromkeys(budget for _, budget in found if budget):
-        for name in categories:
-            places = [(title, "" if title in fixed else budget) for title in titles]
-            values = [number(found.get(place, {}).get(name), "{:.1f}") for place in places]
-            rows.append(Row("", budget, [Cell(name), _tokens(float(budget)), *values]))
+    for one in sorted(categories, key=lambda one: -one.budget):
+        scores = [one.scores.get(title) for title in titles]
+        cells = [Cell(score.text(), score.value) if score else ABSENT for score in scores]
+        head = [Cell(one.name), Cell(str(one.questions), one.questions), _tokens(one.budget)]
+        rows.append(Row("", f"{one.budget:g}", [*head, *cells]))
     part = " (first questions only)" if any(line.cells[heading].limited for line in lines) else ""
-    return Table(f"categories-{heading.lower()}", f"{heading} by category{part}", columns, rows) if rows else None
+    return Table(f"categories-{heading.lower()}", f"{heading} by category{part}", columns, rows)
+
+
+def split_table(splits: Sequence[Split]) -> Table:
+    """A row per line and column: scores on the questions that need the tokens, and what was kept and lost."""
+    made = split_rows(splits)
+    columns = [Column(title, numeric=title not in ("Method", "Column")) for title in made[0]]
+    rows = []
+    for one, row in zip(splits, made, strict=True):
+        cells = [Cell(text, _leading(text)) for text in row.values()]
+        cells[1] = _tokens(one.tokens)
+        rows.append(Row(one.title, f"{one.tokens:g}", cells))
+    return Table("split-table", "Right answers in percent, and answers that pruning changed", columns, rows)
+
+
+def _leading(text: str) -> float | None:
+    """The number that a text begins with: 76.0 of `76.0 (66.9–83.2)`."""
+    try:
+        return float(text.partition(" ")[0])
+    except ValueError:
+        return None
+
+
+def beside_table(beside: Beside) -> Table:
+    """A row per line and sweep, and below them the differences."""
+    texts = ("Method", "Sweep")
+    columns = [Column(title, numeric=title not in texts) for title in beside.rows[0]]
+    rows = [Row(row["Method"], "", [Cell(text) for text in row.values()]) for row in beside.rows]
+    return Table("beside-table", "The same lines in several sweeps", columns, rows)
 
 
 def number(value: float | None, form: str, scale: float = 1.0) -> Cell:
@@ -126,19 +150,6 @@ def _share(line: Line, key: str) -> float | None:
     return fmean(values) if (values := line.shares(key)) else None
 
 
-def _relative(line: Line, vanilla: Line) -> float | None:
-    """FLOPs in percent of vanilla's, over the tasks that both were measured in."""
-    both = [title for title in line.cells if line.cells[title].measured and vanilla.cells[title].measured]
-    if not both:
-        return None
-    own, full = (sum(_flops(one.cells[title]) for title in both) for one in (line, vanilla))
-    return 100 * own / full
-
-
-def _flops(cell: Measured) -> float:
-    return fmean(record["audit"]["flops"] for record in cell.measured)
-
-
 def _schedules(line: Line) -> list[str]:
     return list(dict.fromkeys(r["audit"]["schedule"] for cell in line.cells.values() for r in cell.measured))
 
@@ -146,7 +157,7 @@ def _schedules(line: Line) -> list[str]:
 def _score(heading: str, cell: Measured) -> Cell:
     if cell.score is None:
         return Cell(cell.status)
-    form = "{:.0f}" if heading == "MME" else "{:.1f}"
+    form = f"{{:.{digits(heading)}f}}"
     return _with_spread(cell.score, spread(list(cell.scores.values())), form)._replace(mark="*" * cell.limited)
 
 
@@ -159,13 +170,3 @@ def _interval(ratio: Ratio | None) -> Cell:
     if ratio is None or ratio.interval is None or ratio.interval[0] == ratio.interval[1]:
         return ABSENT
     return Cell("{:.1f} – {:.1f}".format(*ratio.interval), ratio.interval[0])
-
-
-def _by_category(cell: Measured, units: UnitsById) -> dict[str, float]:
-    """Scale × mean value of the units of each category, over all members."""
-    values: dict[str, list[float]] = {}
-    for record in cell.measured:
-        of_record = units[record["id"]]
-        for name, value in zip(of_record.categories, of_record.scale * of_record.values, strict=True):
-            values.setdefault(name, []).append(float(value))
-    return {name: fmean(those) for name, those in values.items() if name}

@@ -110,11 +110,22 @@ class Page:
     budgets: Sequence[str]
     results: Table
     notes: Sequence[str]
+    beside: Table | None
+    """Several sweeps side by side; None where there is one."""
+    beside_notes: Sequence[str]
     plots: Sequence[Plot]
     """The mean over tasks first, then each task; empty where no method has a ratio."""
     legend: Sequence[Line]
     cost: Table
+    cost_plots: Sequence[Plot]
+    """Accuracy over FLOPs and, where there is a benchmark, over latency; empty where no method has a ratio."""
+    cost_legend: Sequence[Line]
+    pareto_notes: Sequence[str]
     breakdown: Sequence[Table]
+    breakdown_notes: Sequence[str]
+    splits: Table | None
+    """Questions that need the tokens; None where vanilla or the methods were not measured."""
+    split_notes: Sequence[str]
     questions: Questions
     cost_notes: Sequence[str]
     provenance: Sequence[tuple[str, Sequence[str]]]
