@@ -120,8 +120,9 @@ class Encoding(ImageMethod):
         kept, others = (part.sort(dim=1).values for part in (order[:, :count], order[:, count:]))
         tokens, gone = gather_tokens(images.projected, kept), gather_tokens(images.projected, others)
         into = cosines(gone, tokens).argmax(2)
-        member = (into[:, None] == torch.arange(count, device=into.device)[:, None]).to(gone.dtype)
-        return Selection(kept, rows=(tokens + member @ gone) / (1 + member.sum(2, keepdim=True)))
+        member = (into[:, None] == torch.arange(count, device=into.device)[:, None]).double()
+        # In double precision: products of matrices round differently in a batch than alone.
+        return Selection(kept, rows=((tokens + member @ gone.double()) / (1 + member.sum(2, keepdim=True))).float())
 
 
 def _best_of_windows(scores: Tensor, grid: tuple[int, ...], count: int) -> Tensor:

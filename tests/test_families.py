@@ -275,7 +275,8 @@ def test_plans_refuse_what_the_engine_refuses(family: str) -> None:
     for name, options in METHODS:
         method = ae.get_method(name)(**options)
         merges = getattr(method, "merged_count", lambda _: 0)(20) > 0 or getattr(method, "makes", False)
-        looks = isinstance(method, ae.ImageMethod) and method.look(0, 1).tower
+        before = method.before(8)
+        looks = before is not None and before.look(0, 1).tower
         why = backbones.FAMILIES[family].refuses(looks, merges)
         # ToMe's place and PruMerge's class token are looked for in the tower; whether tokens are whole tiles, and
         # where, only images tell.

@@ -34,7 +34,7 @@ METHODS = {
     "tome": ",budget=18",
     "downsample": ",budget=9",
     "fastervlm": ",budget=9",
-    "divprune": ",budget=9",
+    "divprune": ",budget=12",
 }
 
 
