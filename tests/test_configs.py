@@ -170,7 +170,7 @@ EXPECTED = {
         },
         PAPER,
     ),
-    "ci": Sweep({"vanilla", *each("fastv sparsevlm adaptinfer random", "64")}, MINI),
+    "ci": Sweep({"vanilla", *each("fastv sparsevlm adaptinfer visionzip dart vscan random", "64")}, MINI),
     "mini": Sweep(
         {
             "vanilla",

@@ -58,7 +58,7 @@ def test_the_shipped_model_holds_the_committed_baseline(
     code = call(monkeypatch, "regress", "ci", "--results", sweep)
     shown = capsys.readouterr().out
     assert code == 0, shown
-    assert "25 cells: " in shown
+    assert "40 cells: " in shown
     assert " 0 failed." in shown
 
 
@@ -158,9 +158,9 @@ def test_update_makes_a_baseline_that_the_sweep_holds(
     change(copied, "llava-fastv-64-mini_mme", status="cannot run", reason="too few layers")
     made = tmp_path / "made.json"
     assert call(monkeypatch, "regress", made, "--results", copied, "--update") == 0
-    assert len(read_baseline(str(made)).cells) == 24
+    assert len(read_baseline(str(made)).cells) == 39
     assert call(monkeypatch, "regress", made, "--results", copied) == 0
-    assert "24 cells: 24 the same" in capsys.readouterr().out
+    assert "39 cells: 39 the same" in capsys.readouterr().out
 
     (copied / "cells" / f"{READING}.json").unlink()
     assert call(monkeypatch, "regress", made, "--results", copied, "--update") == 1
