@@ -11,7 +11,7 @@ import pytest
 import torch
 from families import FAMILIES
 from lmms_tiny import load_wrapper, mixed_documents
-from tiny_models import batch, internvl, llava, prompt
+from tiny_models import batch, internvl, llava, prompt, takes_features
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -154,6 +154,7 @@ def test_text_and_questions_are_those_of_each_image_s_prompt() -> None:
 # What does not go as planned -----------------------------------------------------------------------------------------
 
 
+@takes_features
 @torch.no_grad()
 def test_features_that_were_not_encoded_in_the_block_are_refused() -> None:
     model, inputs = llava(), prompt(5, 1, 7, 1)
