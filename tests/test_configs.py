@@ -92,14 +92,33 @@ EXPECTED = {
     ),
     **dict.fromkeys(
         ("qwen2_5_vl", "qwen2_5_vl_3b"),
-        Sweep({"vanilla", *each(f"fastv pdrop {PLUS} adaptinfer random", "0.25 0.1")}, UPSTREAM),
+        Sweep(
+            {
+                "vanilla",
+                *each(f"fastv pdrop {PLUS} adaptinfer divprune vispruner scope hiprune dart random", "0.25 0.1"),
+            },
+            UPSTREAM,
+        ),
     ),
-    "idpruner": Sweep({"vanilla", *each("fastv pdrop sparsevlm adaptinfer random downsample", "128 64")}, UPSTREAM),
-    "divprune": Sweep({"vanilla", *each("fastv pdrop adaptinfer random downsample", "0.098")}, DIVPRUNE),
+    "idpruner": Sweep(
+        {
+            "vanilla",
+            *each("fastv pdrop sparsevlm dart adaptinfer random downsample", "128 64"),
+            *each("visionzip vispruner divprune scope cdpruner hiprune", "128 64"),
+        },
+        UPSTREAM,
+    ),
+    "divprune": Sweep(
+        {"vanilla", *each("fastv pdrop dart adaptinfer fastervlm divprune random downsample", "0.098")}, DIVPRUNE
+    ),
     "wide": Sweep(
         {
             "vanilla",
-            *each("tome fastv pdrop sparsevlm adaptinfer random downsample foreground other_question", "192 128 64"),
+            *each("fastv pdrop sparsevlm dart fitprune v2drop adaptinfer", "192 128 64"),
+            *each(
+                "tome visionzip fastervlm vispruner divprune scope holov prumerge cdpruner mmtok hiprune", "192 128 64"
+            ),
+            *each("trim vscan.count=entering random downsample foreground other_question", "192 128 64"),
         },
         WIDE,
     ),
