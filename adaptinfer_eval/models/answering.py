@@ -30,6 +30,7 @@ from adaptinfer_eval.models.decoding import Only, StopAt, continued, cut, until_
 from adaptinfer_eval.models.features import Counts, Features, joined, of_prompts
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
+from adaptinfer_eval.models.limits import most_tokens, slides
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.questions import asked
 from adaptinfer_eval.models.tally import Cost, Tally
@@ -108,7 +109,8 @@ class Answering:
             add_special_tokens=begun == {False},
             **videos,
         )
-        lengths, limit = inputs["attention_mask"].sum(1).tolist(), self._positions()
+        text = self.model.config.get_text_config()
+        lengths, limit = inputs["attention_mask"].sum(1).tolist(), most_tokens(text, self.tokenizer)
         for number, length in enumerate(lengths, 1):
             if length > limit:
                 raise ValueError(
@@ -116,7 +118,7 @@ class Answering:
                     "show fewer images, ask less, or use a checkpoint for longer prompts"
                 )
         shown, prefix = of_prompts(self.family, inputs, self._counts(prompts, inputs)), None
-        shares = self.shares_prefixes and self.anatomy.shares_prefixes and not self._slides()
+        shares = self.shares_prefixes and self.anatomy.shares_prefixes and not slides(text)
         if any(images) and len(prompts) > 1 and shares and not videos:
             pictures = [tuple((i.mode, i.size, i.tobytes()) for i in prompt.images) for prompt in prompts]
             prefix = shared_prefix(pictures, inputs, self.anatomy.is_vision(inputs["input_ids"]))
@@ -326,18 +328,6 @@ class Answering:
         for prompt, cost in zip(batch.prompts, costs, strict=True):
             if prompt.counted:
                 self.tally.add(cost)
-
-    def _positions(self) -> float:
-        """Tokens that a prompt may have: the decoder's positions, stretched or not, and the tokenizer's limit."""
-        text = self.model.config.get_text_config()
-        known = getattr(text, "max_position_embeddings", None) or float("inf")
-        rope = getattr(text, "rope_parameters", None) or {}
-        stretched = (rope.get("original_max_position_embeddings") or known) * (rope.get("factor") or 1)
-        return float(min(max(known, stretched), self.tokenizer.model_max_length))
-
-    def _slides(self) -> bool:
-        """Whether layers of the decoder see only so many columns back, padding among them."""
-        return getattr(self.model.config.get_text_config(), "sliding_window", None) is not None
 
     def _end_tokens(self, asked: int | list[int] | None = None) -> list[int]:
         """Tokens that end an answer: those a request asks for, else the model's, else the tokenizer's."""
