@@ -109,6 +109,7 @@ def test_our_tasks_are_found_and_upstreams_are_as_they_were(tmp_path: Path) -> N
     )  # the user's own comes first
     ours = set(manager.task_index) - set(index)
     benchmarks = {"mme", "gqa", "mmbench_en_dev", "scienceqa_img", "textvqa"}
+    benchmarks |= {"mmbench_cn_dev", "pope", "seedbench", "vizwiz_val"}
     small = {"mme", "gqa", "mmbench", "scienceqa", "textvqa", "video"}
     assert ours == {f"adaptinfer_{name}" for name in benchmarks | {"paper", "mini"}} | {
         f"mini_{name}" for name in small

@@ -50,7 +50,7 @@ def test_a_stage_where_nothing_attends_names_those_where_something_does(model: A
     for name, schedule, can in (
         ("fastv", "2:9", r"\[1, 3, 5, 7"),
         ("pdrop", "1:9", r"\[2, 4, 6, 8"),
-        ("random", "0:9", r"\[1, 3"),
+        ("adaptinfer", "0:9", r"\[1, 3"),
     ):
         with pytest.raises(ValueError, match=rf"so that it can choose after {can}.* alone: say so with layers="):
             ae.pruned(model, ae.get_method(name)(schedule=schedule)).__enter__()

@@ -74,7 +74,7 @@ def test_marked_rows_are_shown_and_explained() -> None:
     assert "published98.3†" in shown
     assert "published98.9" in shown
     assert any(
-        "† The numbers in the row do not make" in note and "scope at 192 tokens 98.4" in note for note in table.notes
+        "† The numbers in the row do not make" in note and "SCOPE at 192 tokens 98.4" in note for note in table.notes
     )
 
 
@@ -84,8 +84,8 @@ def test_what_nobody_has_measured_is_not_measured() -> None:
     assert rows["FastV", "64"]["GQA"] == f"{units('adaptinfer_gqa', 0.5).score():.1f}"
     assert rows["FastV", "64"]["POPE"] == "missing"
     assert rows["FastV", "192"]["GQA"] == "not measured"
-    assert (rows["vispruner", "64"]["GQA"], rows["vispruner", "64"]["GQA published"]) == ("not measured", "55.8")
-    assert rows["vispruner", "64"]["GQA difference"] == ""
+    assert (rows["VisPruner", "64"]["GQA"], rows["VisPruner", "64"]["GQA published"]) == ("not measured", "55.8")
+    assert rows["VisPruner", "64"]["GQA difference"] == ""
 
 
 def test_an_average_is_as_the_lineage_defines_it_and_over_all_its_columns() -> None:
