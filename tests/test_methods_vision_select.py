@@ -17,6 +17,8 @@ import adaptinfer_eval as ae
 from adaptinfer_eval.methods.cover import cover
 from adaptinfer_eval.methods.seen import cosines
 from adaptinfer_eval.methods.tower import Images, Selection
+from adaptinfer_eval.sweep.cells import plan
+from adaptinfer_eval.sweep.config import load_config
 
 NAMES = ("visionzip", "vispruner", "scope", "holov", "prumerge")
 PARAMS = index("vision_index")["case_params"]
@@ -271,3 +273,11 @@ def test_what_prumerge_keeps_is_measured() -> None:
     assert method.describe(32, 576) == "before:adaptive"
     with pytest.raises(ValueError, match="it is measured"):
         method.entering(32, 576)
+
+
+def test_a_method_that_counts_for_itself_runs_without_a_cost_on_paper() -> None:
+    (planned,) = plan(load_config("mini", ["methods=[{name: prumerge, budget: null}]", "count=entering"]))
+    assert (planned.audit, planned.runs) == (None, True)
+    assert "is measured" in planned.reason
+    (refused,) = plan(load_config("mini", ["methods=[vtw]", "budgets=64"]))
+    assert (refused.audit, refused.runs) == (None, False)

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from adaptinfer_eval import backbones
+
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "adaptinfer_eval"
 CHECK = """
 import importlib.metadata, pathlib, adaptinfer_eval as ae
 assert "site-packages" in ae.__file__, ae.__file__
@@ -90,6 +93,19 @@ def test_methods_rest_on_the_ground_floor_alone(files: str, rests_on: tuple[str,
         outside = {name for name in imported(path) if name.split(".")[0] not in sys.stdlib_module_names | given}
         above = {name for name in outside if not name.startswith(("adaptinfer_eval.methods.", *rests_on))}
         assert not above, f"{path}: a method sees tensors, and imports from adaptinfer_eval.methods alone"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "backbones").glob("*.py")), ids=lambda path: path.stem)
+def test_families_rest_on_the_ground_floor_alone(path: Path) -> None:
+    ours = {name for name in imported(path) if name.startswith("adaptinfer_eval")}
+    assert not {name for name in ours if not name.startswith("adaptinfer_eval.backbones")}
+
+
+def test_nobody_else_knows_a_family() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name != "backbones" and path.name != "adaptinfer.py":  # which names a variant after a family
+            said = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert not said & backbones.FAMILIES.keys(), f"{path}: ask adaptinfer_eval.backbones"
 
 
 def test_baselines_refuse_to_be_imported_from_the_checkout() -> None:

@@ -55,14 +55,6 @@ def test_an_explicit_schedule_takes_no_budget() -> None:
     assert planned.audit.schedule == "1:133,10:27,20:3"
 
 
-def test_a_method_that_counts_for_itself_runs_without_a_cost_on_paper() -> None:
-    (planned,) = plan(config("methods=[{name: prumerge, budget: null}]", "count=entering"))
-    assert (planned.audit, planned.runs) == (None, True)
-    assert "is measured" in planned.reason
-    (refused,) = plan(config("methods=[vtw]", "budgets=64"))
-    assert (refused.audit, refused.runs) == (None, False)
-
-
 def test_the_mini_sweeps_are_every_method_that_the_small_world_has_place_for() -> None:
     mini, more = config(), load_config("mini_more")
     one, other = ({entry.name for entry in sweep.methods} for sweep in (mini, more))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,29 +27,19 @@ def no_place(method: ImageMethod, why: str) -> ValueError:
     return ValueError(f"{method.name} puts in tokens of its own, and {why}: use a method that only drops tokens")
 
 
+@dataclass(frozen=True)
 class Chooser:
     """Asks `method` about images that go into the decoder.
 
     `watch`: what it looks at in the tower, `given`: what the caller says of prompts.
     """
 
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        method: ImageMethod,
-        look: Look,
-        watch: TowerWatch | None,
-        given: Given,
-        doubts: Doubts,
-    ) -> None:
-        self.anatomy, self.method, self.look, self.watch, self.given, self.doubts = (
-            anatomy,
-            method,
-            look,
-            watch,
-            given,
-            doubts,
-        )
+    anatomy: Anatomy
+    method: ImageMethod
+    look: Look
+    watch: TowerWatch | None
+    given: Given
+    doubts: Doubts
 
     def choose(self, prompt: Prompt, before: Segment, embeds: Tensor) -> Choice:
         """`before`: the whole prompts; `embeds` (B, L, D): what would go into the decoder of them."""
