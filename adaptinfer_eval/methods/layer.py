@@ -64,8 +64,6 @@ class LayerMethod(Method):
     then stays below the budget, and the audit shows it. For larger images the budget is solved.
     """
     named_schedules: ClassVar[Mapping[str, str]] = {}
-    instead_of_budget: ClassVar[Collection[str]] = ("schedule",)
-    """Options that say how many tokens go on, so that a sweep's budgets are not for a method that is given one."""
     positions: ClassVar[Literal["keep", "renumber"]] = "renumber"
     """After a stage, tokens keep their original positions, or are numbered anew (in decode: tokens cached so far)."""
     queries: ClassVar[Literal["text", "last", "all", "none"]] = "text"

@@ -13,6 +13,7 @@ import difflib
 import inspect
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -50,6 +51,8 @@ class Method(ABC):
     """Where it was published: venue and arXiv number."""
     licence: ClassVar[str] = ""
     """Of its authors' code; "none" where that has none, which grants nothing."""
+    instead_of_budget: ClassVar[Collection[str]] = ("schedule",)
+    """Options that say how many tokens go on, so that a sweep's budgets are not for a method that is given one."""
 
     def __post_init__(self) -> None:
         """ValueError where an option is not of its type: True is no number, and neither are "64" or NaN."""

@@ -10,7 +10,6 @@ from typing import Protocol
 from adaptinfer_eval.backbones import FAMILIES
 from adaptinfer_eval.cost import Audit, audit, prefill_macs
 from adaptinfer_eval.methods.image import works_in_tower
-from adaptinfer_eval.methods.layer import LayerMethod
 from adaptinfer_eval.methods.method import CostUnknown, Method, get_method
 from adaptinfer_eval.methods.schedule import Count, Per, is_share
 from adaptinfer_eval.models.options import make_method
@@ -121,8 +120,7 @@ def settings(config: Swept) -> list[Setting]:
     for entry in config.methods:
         cls = _known(entry.name)
         fields = {field.name for field in dataclasses.fields(cls)}
-        instead = cls.instead_of_budget if issubclass(cls, LayerMethod) else ("schedule",)
-        takes_budget = "budget" in fields and not entry.options.keys() & instead
+        takes_budget = "budget" in fields and not entry.options.keys() & cls.instead_of_budget
         takes_budget = takes_budget and entry.options.get("budget", 0) is not None  # None: as many as it finds
         counted = Setting(
             entry,
