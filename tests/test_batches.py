@@ -11,6 +11,7 @@ from torch import Tensor
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.pruning.prefix import SharedPrefix
+from adaptinfer_eval.pruning.trunk import Trunk
 
 ONE_IMAGE = [(5, 1, 7, 1), (3, 1, 12, 2), (9, 1, 4, 3), (5, 1, 7, 4)]
 ANY_IMAGES = [(5, 1, 7, 1), (3, 2, 12, 2), (9, 0, 4, 3), (2, 1, 3, 4)]
@@ -18,11 +19,16 @@ STEPS = 5
 
 
 def answers(
-    model: Any, method: ae.Method, inputs: dict[str, Tensor], prefix: SharedPrefix | None = None, **options: Any
+    model: Any,
+    method: ae.Method,
+    inputs: dict[str, Tensor],
+    prefix: SharedPrefix | None = None,
+    trunk: Trunk | None = None,
+    **options: Any,
 ) -> tuple[Tensor, Tensor, ae.Trace]:
     """Generated ids, logits of every step (B, steps, vocabulary), and the trace."""
     inputs = {name: value.to(model.dtype) if value.is_floating_point() else value for name, value in inputs.items()}
-    with ae.pruned(model, method, prefix=prefix) as trace, torch.no_grad():
+    with ae.pruned(model, method, prefix=prefix, trunk=trunk) as trace, torch.no_grad():
         out = model.generate(
             **inputs,
             max_new_tokens=STEPS,

@@ -39,6 +39,7 @@ from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
 from adaptinfer_eval.pruning.observer import See
 from adaptinfer_eval.pruning.trace import Trace, moved, together
+from adaptinfer_eval.pruning.trunk import Trunk
 from adaptinfer_eval.pruning.watched import by_prompt, watched
 
 PREFILL: dict[str, Any] = {"max_new_tokens": 1, "do_sample": False, "num_beams": 1}
@@ -125,6 +126,15 @@ class Answering:
         if prefix is not None:
             pad_behind(prefix, inputs)
         return Batch(prompts, inputs, shown, prefix)
+
+    def for_methods(self, batch: Batch, methods: Sequence[Method]) -> Batch:
+        """`batch`, to be answered under several methods, in this order: what they have in common is computed once."""
+        if not all(map(works_in_tower, methods)):
+            batch = self.encode_images(batch, methods)
+        if len(methods) < 2:
+            return batch
+        other = replace(batch.other, trunk=Trunk()) if isinstance(batch.other, Batch) else batch.other
+        return replace(batch, trunk=Trunk(), other=other)
 
     def encode_images(self, batch: Batch, methods: Sequence[Method] = ()) -> Batch:
         """`batch` with its images encoded, each once, to be answered under several methods, which may look on.
@@ -225,7 +235,7 @@ class Answering:
             features = batch.features.picked([number])
         other = self._alone(batch.other, number) if isinstance(batch.other, Batch) else batch.other
         inputs = BatchFeature({**text, **shown})
-        return Batch(batch.prompts[number : number + 1], inputs, [shown], None, features, other)
+        return Batch(batch.prompts[number : number + 1], inputs, [shown], None, features, other=other)
 
     def _vision_tokens(self, inputs: Mapping[str, Tensor]) -> list[int]:
         counts: list[int] = self.anatomy.is_vision(inputs["input_ids"]).sum(1).tolist()
@@ -279,6 +289,7 @@ class Answering:
             shown=batch.features.shown if batch.features else None,
             questions=[prompt.question for prompt in batch.prompts],
             tokenize=lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"],
+            trunk=batch.trunk,
         )
         return self._generate_in(attached, batch, in_tower, **options)
 

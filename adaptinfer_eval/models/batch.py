@@ -11,6 +11,7 @@ from torch import Tensor
 from adaptinfer_eval.models.features import Features
 from adaptinfer_eval.models.tally import Cost
 from adaptinfer_eval.pruning.prefix import SharedPrefix
+from adaptinfer_eval.pruning.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Batch:
 
     `shown`: of the inputs, those of each prompt's images. `prefix`: what prompts about the same images begin with,
     where there are any. `features`: what the vision tower made of the images, where they have been encoded already.
+    `trunk`: what the decoder's first layers make of it, where it is answered under several methods.
     `other`: the same images under other prompts, for methods that follow what another keeps there; or why there are
     none.
     """
@@ -44,6 +46,7 @@ class Batch:
     shown: Sequence[Mapping[str, Tensor]]
     prefix: SharedPrefix | None = None
     features: Features | None = None
+    trunk: Trunk | None = None
     other: Batch | Exception | None = None
 
 

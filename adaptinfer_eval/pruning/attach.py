@@ -36,6 +36,7 @@ from adaptinfer_eval.pruning.shown import Shown
 from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.tower_watch import TowerWatch
 from adaptinfer_eval.pruning.trace import Trace
+from adaptinfer_eval.pruning.trunk import Climb, Trunk
 from adaptinfer_eval.pruning.watched import watch_tower
 
 
@@ -49,6 +50,7 @@ def pruned(
     shown: Sequence[Sequence[Shown]] | None = None,
     questions: Sequence[str] | None = None,
     tokenize: Tokenize | None = None,
+    trunk: Trunk | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -59,6 +61,10 @@ def pruned(
     `prefix`: what prompts of the block's first batch begin with alike. It is computed once, up to the first layer that
     prunes; answers stay the same, but logits and hidden states are those of the questions alone. Without effect on
     methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
+
+    `trunk`: what this method has in common with others that are attached one after the other, in the order of their
+    first stages, for the same first batch: the layers up to there are computed once. Answers stay the same; without
+    effect where a prefix would be without, and on methods that look at the vision tokens' own attention.
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
@@ -82,7 +88,7 @@ def pruned(
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
             said = Given(images, shown, questions, tokenize)
-            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower)
+            _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower, trunk)
         yield trace
         doubts.settle()
 
@@ -141,6 +147,7 @@ def _attach_decoder(
     trace: Trace,
     doubts: Doubts,
     tower: TowerPruner | None,
+    trunk: Trunk | None,
 ) -> None:
     text: Any = anatomy.text
     image_tokens = _image_tokens(anatomy, vision_mask)
@@ -158,7 +165,10 @@ def _attach_decoder(
         usual = inside.plan(num_layers, going_in, fewest) if tokens else inside.places(num_layers)
         _check_attending(anatomy, inside, usual)
         layers = LayerPruner(anatomy, inside, usual, trace, doubts)
-    _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower, said), doubts)
+    climb = None
+    if trunk is not None and images is None and tower is None and not (layers and layers.needs_whole_prompts):
+        climb = Climb(trunk, anatomy.layers, layers, doubts)
+    _watch(stack, model, DecoderWatch(anatomy, vision_mask, trace, layers, images, prefix, tower, said, climb), doubts)
 
 
 def _chooser(stack: ExitStack, anatomy: Anatomy, method: ImageMethod, said: Given, doubts: Doubts) -> Chooser:

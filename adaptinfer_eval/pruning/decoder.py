@@ -26,6 +26,7 @@ from adaptinfer_eval.pruning.releases import CACHE, cache_of
 from adaptinfer_eval.pruning.steps import lengths_of
 from adaptinfer_eval.pruning.tower import TowerPruner
 from adaptinfer_eval.pruning.trace import Trace
+from adaptinfer_eval.pruning.trunk import Climb
 
 Kwargs = dict[str, Any]
 
@@ -59,9 +60,12 @@ class DecoderWatch:
         prefix: SharedPrefix | None,
         tower: TowerPruner | None,
         said: Given,
+        climb: Climb | None = None,
     ) -> None:
         self.anatomy, self.given_mask, self.prefix, self.trace = anatomy, vision_mask, prefix, trace
         self.layers, self.images, self.tower, self.said = layers, images, tower, said
+        self.climb = climb  # of the block's first batch
+        self.climbing: Climb | None = None  # in the prefill that is running
         self.proof = Proof(anatomy.layers, anatomy.attending)
         self.given: Mapping[str, Any] = {}  # to the multimodal module, in the forward that is running
         self.prefilling = False
@@ -89,6 +93,8 @@ class DecoderWatch:
             handles += self.images.hook()
         if self.layers is not None:
             handles += self.layers.hook()
+        if self.climb is not None:
+            handles += self.climb.hook()
         return handles
 
     def _before_model(self) -> None:
@@ -156,12 +162,15 @@ class DecoderWatch:
         self.trace.images = prompt.images
         self.trace.schedules = ["none" if images else "no image" for images in prompt.images]
         self.trace.entering = torch.tensor(prompt.vision)[:, None].repeat(1, len(self.anatomy.layers))
-        shared = None
-        if self.prefix is not None and self.anatomy.shares_prefixes:
+        shared, prefix = None, self.prefix if self.anatomy.shares_prefixes else None
+        if prefix is not None:
             kwargs = with_positions(prompt, kwargs)
-            if self._can_share(kwargs):
-                kwargs, shared = self._share(prompt, self.prefix, kwargs)
-        self.prefix = None  # another prompt would have another
+            prefix = prefix if self._can_share(kwargs) else None
+        self.climbing = self._may_climb(prompt, kwargs, prefix.length if prefix else 0)
+        if prefix is not None:
+            kwargs, shared = self._share(prompt, prefix, kwargs)
+        start = self.climbing.begin(prompt, kwargs, shared) if self.climbing else 0
+        self.prefix = self.climb = None  # another prompt would have another
         run = entered = None
         if self.images is not None:
             kwargs, entered = self.images.prefill(prompt, kwargs)
@@ -176,6 +185,7 @@ class DecoderWatch:
             len(self.anatomy.layers),
             prefix=shared.length if shared else 0,
         )
+        lengths = replace(lengths, start=start)
         self.state = Prefilled(entered, run, lengths.cached)
         self.proof.plan(lengths)
         return kwargs
@@ -187,14 +197,23 @@ class DecoderWatch:
         plain = plain and not (self.layers and self.layers.needs_whole_prompts)
         return plain and self.images is None and kwargs.get("inputs_embeds") is not None
 
+    def _may_climb(self, prompt: Prompt, kwargs: Kwargs, prefix: int) -> Climb | None:
+        """The way up the trunk, where there is one for these prompts, of which `prefix` tokens are shared."""
+        embeds = kwargs.get("inputs_embeds")
+        if self.climb is None or embeds is None or not any(prompt.vision) or not self.climb.can(cache_of(kwargs)):
+            return None
+        self.climb.same_batch(prompt, embeds, prefix)
+        return self.climb
+
     def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:
         layers, last = self.anatomy.layers, len(self.anatomy.layers) - 1
         if self.layers is not None:
             self.layers.forget()  # the prefixes by themselves are not pruned
             last = min(self.layers.stages, default=last)
+        start, begun = self.climbing.open(cache_of(kwargs), prefix.length) if self.climbing else (0, None)
         alone = [prefix.length] * (last + 1)
-        self.proof.plan(Lengths(alone, alone))
-        kwargs, shared = compute_prefix(self.anatomy.text, layers[: last + 1], prompt, prefix, kwargs)
+        self.proof.plan(Lengths(alone, alone, start))
+        kwargs, shared = compute_prefix(self.anatomy.text, layers[: last + 1], prompt, prefix, kwargs, start, begun)
         self.proof.check()
         return kwargs, shared
 
@@ -210,6 +229,8 @@ class DecoderWatch:
         filled = next((part for part in parts if isinstance(part, Cache)), None)
         if filled is not None and (filled is not self.cache or filled not in self.states):
             raise broken("the decoder filled a cache that it or its layers were not seen to be given")
+        if self.climbing is not None:
+            self.climbing.end()
         if self.prefilling and self.layers is not None:
             self.layers.check()
         self.proof.check(self.cache)
@@ -227,6 +248,8 @@ class DecoderWatch:
         """Handler of the decoder's attention function."""
         if self.layers is None or not self.layers.ahead.running:
             self.proof.saw(module, query, key, kwargs.get("sliding_window"))
+            if self.climbing is not None:
+                self.climbing.saw(module, query, attention_mask, kwargs)
         if self.layers is None:
             return original(module, query, key, value, attention_mask, **kwargs)
         return self.layers.observe(original, module, query, key, value, attention_mask, kwargs)

@@ -96,18 +96,26 @@ def with_positions(prompt: Prompt, kwargs: Kwargs) -> Kwargs:
 
 
 def compute_prefix(
-    text: Any, layers: Sequence[nn.Module], prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs
+    text: Any,
+    layers: Sequence[nn.Module],
+    prompt: Prompt,
+    prefix: SharedPrefix,
+    kwargs: Kwargs,
+    start: int = 0,
+    begun: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Kwargs, Shared]:
     """Run the first `layers` of the decoder `text` on the prefixes of `prompt`, and fill the cache for every row.
 
     `kwargs`: the decoder's arguments for the whole prompts, `with_positions`; returned are those for the questions.
+    The layers before `start` have run: `begun` (U, P, D each) is what the last of them handed on, and was given.
     """
     embeds, cache, positions = kwargs["inputs_embeds"], cache_of(kwargs), kwargs["position_ids"]
     cos, sin = text.rotary_emb(embeds, position_ids=positions)
     prefix = prefix.of(prompt)
     length, place = prefix.length, per_sample(prefix.place, embeds.device)[:, 0]
     hidden = embeds[per_sample(prefix.unique, embeds.device)[:, 0], :length]
-    for index, layer in enumerate(layers):
+    hidden, entering = begun or (hidden, hidden)
+    for index, layer in enumerate(layers[start:], start):
         entering = hidden
         hidden = layer(
             hidden,

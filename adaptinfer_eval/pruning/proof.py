@@ -21,10 +21,14 @@ class PruningError(RuntimeError):
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of each layer that runs, from layer 0 on: the tokens that it computes and the keys that they can look at."""
+    """Of each layer, from layer 0 on: the tokens that it computes and the keys that they can look at.
+
+    Those before `start` do not run: what they make is there already.
+    """
 
     computed: Sequence[int]
     cached: Sequence[int]
+    start: int = 0
 
 
 class Proof:
@@ -50,6 +54,8 @@ class Proof:
             return
         if self.planned is None:
             raise broken("the decoder attends, but its forward was not seen to begin")
+        if index < self.planned.start:
+            raise broken(f"layer {index} was to be passed over, and attends")
         self.seen.add(index)
         wanted = (self.planned.computed[index], self.planned.cached[index])
         found = (query.shape[2], key.shape[2] if window is None else wanted[1])
@@ -64,7 +70,7 @@ class Proof:
         planned, self.planned = self.planned, None
         assert planned is not None
         attending = [index for index in self.attending if index < len(planned.computed)]
-        if unseen := sorted(set(attending) - self.seen):
+        if unseen := sorted({index for index in attending if index >= planned.start} - self.seen):
             raise broken(f"the attention of layer {unseen[0]} was not seen")
         for index in attending if cache is not None else ():
             if (stated := cache.get_seq_length(index)) != planned.cached[index]:

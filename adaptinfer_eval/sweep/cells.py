@@ -79,6 +79,19 @@ class Cell:
         return file_name(f"{self.backbone}-{self.setting.label}-{self.task}")
 
 
+def in_order_of_stages(cells: Sequence[Cell], num_layers: int) -> list[Cell]:
+    """`cells` as a batch is answered for them: by the layer behind which they first prune, vanilla last.
+
+    So each goes on where the one before it left the layers that they have in common.
+    """
+    last: dict[str, int] = {}
+    for cell in cells:
+        if (label := cell.setting.label) not in last:
+            inside = cell.setting.build().inside(num_layers)
+            last[label] = num_layers if inside is None else min(stage.layer for stage in inside.places(num_layers))
+    return sorted(cells, key=lambda cell: last[cell.setting.label])
+
+
 @dataclass(frozen=True)
 class Planned:
     """A setting with its cost on paper, or the reason why that is not known, or why the model cannot run it."""

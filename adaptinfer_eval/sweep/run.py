@@ -18,7 +18,7 @@ from rich.text import Text
 from adaptinfer_eval.models.requests import Request
 from adaptinfer_eval.sweep.alike import Alike, reason_of
 from adaptinfer_eval.sweep.canned import unscorable
-from adaptinfer_eval.sweep.cells import Cell, settings
+from adaptinfer_eval.sweep.cells import Cell, in_order_of_stages, settings
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.dispatch import dispatch
 from adaptinfer_eval.sweep.files import about_the_folder, explained, write_text
@@ -29,7 +29,7 @@ from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.pools import open_pool
 from adaptinfer_eval.sweep.progress import progress_bar
 from adaptinfer_eval.sweep.records import Record, write_record
-from adaptinfer_eval.sweep.shape import check_checkpoint
+from adaptinfer_eval.sweep.shape import check_checkpoint, model_shape
 from adaptinfer_eval.sweep.shards import ShardQueue, in_batches, one_question_first, shards
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.worker import Answered, Failed, Lost, Ready
@@ -103,7 +103,7 @@ class _Run:
         self.scoring: dict[str, Future[Record]] = {}
         self.progress, self.check = progress, check
         done = {name: job.journal.done for name, job in jobs.items()}
-        cells = [job.cell for job in jobs.values()]
+        cells = in_order_of_stages([job.cell for job in jobs.values()], model_shape(config).num_layers)
         answered = {
             cell.setting.label
             for cell in (Cell(config.backbone, setting, name) for setting in settings(config) for name in tasks)

@@ -13,7 +13,6 @@ from typing import Any
 from transformers import set_seed
 
 from adaptinfer_eval.methods.following import FollowingMethod
-from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.models.batch import Batch
 from adaptinfer_eval.models.checkpoint import CheckpointError
 from adaptinfer_eval.models.generation import Generation
@@ -121,8 +120,8 @@ class Worker:
         try:
             batch = loading.result()
             methods = [self._methods[cell.setting.label] for cell in shard.cells]
-            if self.config.sharing and not all(map(works_in_tower, methods)):
-                batch = self.model.encode_images(batch, methods)
+            if self.config.sharing:
+                batch = self.model.for_methods(batch, methods)
         except Exception as error:
             traceback.print_exc()
             yield from (Failed(cell, f"{type(error).__name__}: {error}") for cell in shard.cells)
