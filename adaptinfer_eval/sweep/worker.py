@@ -98,6 +98,7 @@ class Worker:
         for requests in self.questions.values():
             self.model.warn_of_ignored(requests.values())
         self._methods = {setting.label: setting.build() for setting in settings(config)}
+        self._largest_trunk = 0  # bytes
         self._loader = ThreadPoolExecutor(1)
         self._waiting: deque[tuple[Shard, Future[Batch]]] = deque()
 
@@ -132,11 +133,19 @@ class Worker:
                 except Exception as error:
                     traceback.print_exc()
                     yield Failed(cell, f"{type(error).__name__}: {error}")
+            self._tell_size(batch)
         yield Finished(shard)
 
     @property
     def idle(self) -> bool:
         return not self._waiting
+
+    def _tell_size(self, batch: Batch) -> None:
+        """Of what methods had in common of a batch, which is gone with it: where it is larger than any before."""
+        if batch.trunk is not None and batch.trunk.bytes > self._largest_trunk:
+            self._largest_trunk = batch.trunk.bytes
+            layers, size = batch.trunk.height, batch.trunk.bytes / 1e6
+            print(f"{layers} layers of {len(batch.prompts)} prompts are shared by methods: {size:.1f} MB")
 
     def _requests(self, shard: Shard) -> Sequence[Request]:
         return [self.questions[shard.task][doc] for doc in shard.docs]
