@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -49,6 +49,7 @@ def pruned(
     shown: Sequence[Sequence[Shown]] | None = None,
     questions: Sequence[str] | None = None,
     tokenize: Tokenize | None = None,
+    ended: Callable[[], Sequence[bool]] | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -64,6 +65,9 @@ def pruned(
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they
     were encoded before (see `watched`). `questions`: what each of its prompts asks, for methods that read it, and
     `tokenize`: the ids of a text in the model's vocabulary, without special tokens, for those that read it there.
+
+    `ended`: which answers of the block's only batch are over, asked in every decode step (not with beams). They leave
+    the decoder and its cache where that pays: what is computed for them from then on means nothing.
 
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
@@ -81,7 +85,7 @@ def pruned(
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            said = Given(images, shown, questions, tokenize)
+            said = Given(images, shown, questions, tokenize, ended)
             _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower)
         yield trace
         doubts.settle()
