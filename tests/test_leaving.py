@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES
+from families import FAMILIES, crossed
 from lmms_tiny import load_wrapper, mixed_documents
 from test_batches import ANY_IMAGES
-from test_lmms_models import ask
-from tiny_models import CASES, MODELS, ROUNDING, batch, llava, prompt
+from tiny_models import CASES, METHODS, MODELS, ROUNDING, batch, llava, prompt
 from torch import Tensor
 from transformers import DynamicCache, LogitsProcessor
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.backbones import anatomy_of
+from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.decoding import Ended
 
 END, LENGTHS = 95, [3, 6, 1, 9]
@@ -40,13 +41,12 @@ class EndAt(LogitsProcessor):
 
 @torch.no_grad()
 def answered(
-    model: Any, method: ae.Method, prompts: list[dict[str, Tensor]], lengths: list[int], leave: bool, **options: Any
+    model: Any, method: ae.Method, inputs: Any, lengths: list[int], leave: bool, **options: Any
 ) -> tuple[list[Tensor], list[Tensor], ae.Trace, list[int]]:
     """Tokens and logits (n, vocabulary) of each answer, the trace, and how many rows each forward computed."""
-    inputs, ended = batch(prompts), Ended([END])
-    length, rows = inputs["input_ids"].shape[1], []
-    layer = model.model.language_model.layers[-1]
-    handle = layer.register_forward_hook(lambda *call: rows.append(len(call[2])))
+    ended, length, rows = Ended([END]), inputs["input_ids"].shape[1], []
+    decoder = anatomy_of(model).text
+    handle = decoder.norm.register_forward_hook(lambda *call: rows.append(len(call[2])))
     torch.manual_seed(0)
     with ae.pruned(model, method, ended=ended.rows if leave else None) as trace:
         out = model.generate(
@@ -72,14 +72,14 @@ def answered(
 def test_answers_are_those_of_single_prompts(family: str, name: str, options: dict[str, Any]) -> None:
     model, method = MODELS[family](), ae.get_method(name)(**options)
     prompts = [prompt(*facts) for facts in ANY_IMAGES]
-    tokens, logits, trace, rows = answered(model, method, prompts, LENGTHS, leave=True)
+    tokens, logits, trace, rows = answered(model, method, batch(prompts), LENGTHS, leave=True)
     assert rows == [4, 4, 3, 3, 2, 2, 2, 1, 1, 1]
     for row, single in enumerate(prompts):
-        own, own_logits, own_trace, _ = answered(model, method, [single], LENGTHS[row : row + 1], leave=False)
+        own, own_logits, own_trace, _ = answered(model, method, single, LENGTHS[row : row + 1], leave=False)
         assert tokens[row].tolist() == own[0].tolist()
         assert (logits[row] - own_logits[0]).abs().max() < ROUNDING[family]
         assert trace.entering[row].tolist() == own_trace.entering[0].tolist()
-    _, _, stayed, whole = answered(model, method, prompts, LENGTHS, leave=False)
+    _, _, stayed, whole = answered(model, method, batch(prompts), LENGTHS, leave=False)
     assert whole == [4] * 10
     assert trace.kept.keys() == stayed.kept.keys()
     assert all(torch.equal(trace.kept[layer], stayed.kept[layer]) for layer in stayed.kept)
@@ -89,7 +89,10 @@ def test_answers_are_those_of_single_prompts(family: str, name: str, options: di
 @pytest.mark.parametrize("lengths", [LENGTHS, [2, 2, 2, 8], [5, 5, 5, 5]], ids=str)
 def test_the_same_is_drawn(lengths: list[int], attention: str) -> None:
     model, method = llava(attention), ae.get_method("adaptinfer")(schedule="1:30,3:12,5:4")
-    prompts, drawing = [prompt(*facts) for facts in ANY_IMAGES], {"do_sample": True, "temperature": 1.5, "top_p": 0.9}
+    prompts, drawing = (
+        batch([prompt(*facts) for facts in ANY_IMAGES]),
+        {"do_sample": True, "temperature": 1.5, "top_p": 0.9},
+    )
     left, _, _, rows = answered(model, method, prompts, lengths, leave=True, **drawing)
     stayed, _, _, whole = answered(model, method, prompts, lengths, leave=False, **drawing)
     assert [row.tolist() for row in left] == [row.tolist() for row in stayed]
@@ -100,7 +103,7 @@ def test_the_same_is_drawn(lengths: list[int], attention: str) -> None:
 
 def test_only_a_share_that_pays_leaves() -> None:
     model, method = llava(), ae.get_method("fastv")(schedule="1:9")
-    prompts, lengths = [prompt(5, 1, 7, seed) for seed in range(5)], [1, 2, 4, 4, 6]
+    prompts, lengths = batch([prompt(5, 1, 7, seed) for seed in range(5)]), [1, 2, 4, 4, 6]
     assert answered(model, method, prompts, lengths, leave=True)[3] == [5, 5, 5, 3, 3, 1, 1]
 
 
@@ -111,18 +114,17 @@ def test_other_caches_are_left_alone() -> None:
         pass
 
     model, method = llava(), ae.get_method("adaptinfer")(schedule="1:30,3:12,5:4")
-    prompts = [prompt(*facts) for facts in ANY_IMAGES]
+    prompts = batch([prompt(*facts) for facts in ANY_IMAGES])
     cache = Other(config=model.config.text_config)
     tokens, _, _, rows = answered(model, method, prompts, LENGTHS, leave=True, past_key_values=cache)
     assert rows == [4] * 10
-    assert [row.tolist() for row in tokens] == [
-        row.tolist() for row in answered(model, method, prompts, LENGTHS, True)[0]
-    ]
+    left = answered(model, method, prompts, LENGTHS, leave=True)[0]
+    assert [row.tolist() for row in tokens] == [row.tolist() for row in left]
 
 
 def test_the_model_is_as_before_and_another_batch_is_refused() -> None:
     model, method = llava(), ae.get_method("adaptinfer")(schedule="1:30,3:12,5:4")
-    prompts = [prompt(*facts) for facts in ANY_IMAGES]
+    prompts = batch([prompt(*facts) for facts in ANY_IMAGES])
     before = answered(model, ae.get_method("vanilla")(), prompts, LENGTHS, leave=False)[0]
     answered(model, method, prompts, LENGTHS, leave=True)
     after = answered(model, ae.get_method("vanilla")(), prompts, LENGTHS, leave=False)[0]
@@ -131,32 +133,34 @@ def test_the_model_is_as_before_and_another_batch_is_refused() -> None:
         pytest.raises(ValueError, match="tells of 2 answers, and 4 are decoded"),
         ae.pruned(model, method, ended=lambda: [True, False]),
     ):
-        model.generate(**batch(prompts), max_new_tokens=3)
+        model.generate(**prompts, max_new_tokens=3)
 
 
-# The wrapper ---------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    def load(family: str) -> Any:
+        row = FAMILIES[family]
+        folder = row.save(tmp_path_factory.mktemp(family), row.layers)
+        return load_wrapper(folder, family, dtype="float64")
+
+    return functools.cache(load)
 
 
-@pytest.mark.parametrize("method", ["vanilla", "adaptinfer", "downsample"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_family(family: str, method: str, tmp_path: Path) -> None:
-    """Each answer ends in the middle of what it would have been."""
-    row = FAMILIES[family]
-    if method in row.refuses:
-        pytest.skip(row.refuses[method])
-    arguments = {"adaptinfer": ",schedule=" + row.placed("0:20/1:10/2:5", method), "downsample": ",budget=9"}
-    folder = row.save(tmp_path / family, row.layers)
-    load: Callable[[int], Any] = lambda size: load_wrapper(  # noqa: E731
-        folder, family, method, arguments.get(method, ""), size, dtype="float64"
-    )
-    together, alone, documents = load(4), load(1), row.asked(mixed_documents())
-    whole = ask(alone, documents, max_new_tokens=20)
-    stops = [text[at : at + 3] for text, at in zip(whole, (2, 8, 14, 20), strict=False)]
-    rows: list[int] = []
-    together.anatomy.layers[-1].register_forward_hook(
-        lambda *call: rows.append(len(call[2][0] if isinstance(call[2], tuple) else call[2]))
-    )
-    assert ask(together, documents, max_new_tokens=20, until=stops) == ask(
-        alone, documents, max_new_tokens=20, until=stops
-    )
-    assert (len(set(rows)) > 1) == (not row.hybrid), rows
+ABOUT = ("vanilla", "adaptinfer", "fastv", "downsample", "visionzip", "vscan")
+"""Methods that do nothing, renumber tokens, keep positions, drop tokens before the decoder, make some, do both."""
+
+
+@pytest.mark.parametrize(("family", "name", "options"), crossed([method for method in METHODS if method[0] in ABOUT]))
+def test_every_family(load: Callable[[str], Any], family: str, name: str, options: dict[str, Any]) -> None:
+    wrapper, row, method = load(family), FAMILIES[family], ae.get_method(name)(**options)
+    wrapper.shares_prefixes = False
+    documents = row.asked(mixed_documents())
+    asked = [wrapper.prompt([("user", [*map(Image, d["images"]), d["question"]])]) for d in documents]
+    inputs = wrapper.encode(asked).inputs.to(wrapper.model.dtype)
+    lengths = LENGTHS[: len(documents)]
+    silent: dict[str, Any] = {"suppress_tokens": list(wrapper.anatomy.vision_ids)}  # a random model may say <image>
+    left, logits, _, rows = answered(wrapper.model, method, inputs, lengths, leave=True, **silent)
+    stayed, whole_logits, _, whole = answered(wrapper.model, method, inputs, lengths, leave=False, **silent)
+    assert [row.tolist() for row in left] == [row.tolist() for row in stayed]
+    assert all(torch.allclose(*both, atol=row.rounding) for both in zip(logits, whole_logits, strict=True))
+    assert (rows == whole) == row.hybrid  # a state that is carried stays
