@@ -16,8 +16,9 @@ class StopAt(StoppingCriteria):
     Reads what was generated only, not the prompt, and works with any vocabulary; transformers' `stop_strings` matches
     across the end of the prompt and refuses a tokenizer that cannot spell the string.
 
-    `once`: a row is not asked about again when it has ended, as it is with beams. Then a step looks at the end of the
-    answer, and at all of it where a stop is there. What special tokens inside a stop hide goes on, and is cut later.
+    `once`: whoever asks remembers which rows have ended, which with beams nobody does. Then a step looks at the end of
+    an answer, and at all of it where a stop seems to be there: reading all of a long answer at every step takes as long
+    as a good part of the step. (Special tokens inside a stop may hide it: such an answer goes on, and is cut later.)
     """
 
     def __init__(self, stops: Sequence[str], tokenizer: Any, prompt_length: int, once: bool = False) -> None:
