@@ -30,13 +30,13 @@ class EndAt(LogitsProcessor):
     def __init__(self, lengths: Sequence[int], prompt_length: int) -> None:
         self.lengths, self.prompt_length = torch.tensor(lengths), prompt_length
 
-    def __call__(self, input_ids: Tensor, scores: Any) -> Tensor:
+    def __call__(self, input_ids: Any, scores: Any) -> Tensor:
         over = input_ids.shape[1] - self.prompt_length >= self.lengths
-        scores = scores.clone()
-        scores[:, END] = -torch.inf
-        scores[over] = -torch.inf
-        scores[over, END] = 0.0
-        return scores
+        forced: Tensor = scores.clone()
+        forced[:, END] = -torch.inf
+        forced[over] = -torch.inf
+        forced[over, END] = 0.0
+        return forced
 
 
 @torch.no_grad()
@@ -45,7 +45,7 @@ def answered(
 ) -> tuple[list[Tensor], list[Tensor], ae.Trace, list[int]]:
     """Tokens and logits (n, vocabulary) of each answer, the trace, and how many rows each forward computed."""
     ended, length, rows = Ended([END]), inputs["input_ids"].shape[1], []
-    decoder = anatomy_of(model).text
+    decoder: Any = anatomy_of(model).text
     handle = decoder.norm.register_forward_hook(lambda *call: rows.append(len(call[2])))
     torch.manual_seed(0)
     with ae.pruned(model, method, ended=ended.rows if leave else None) as trace:

@@ -15,7 +15,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 SHARE = 1 / 4
-"""Of the rows in a decoder, how many have to have ended: the others' cache is copied then (measured: docs/cost.md)."""
+"""Of the rows in a decoder, how many have to have ended: copying the others' cache then pays after two steps
+(docs/cost.md)."""
 
 
 def going_on(rows: Sequence[int], ended: Sequence[bool], cache: Any) -> list[int]:
