@@ -46,7 +46,11 @@ def answered(
     """Tokens and logits (n, vocabulary) of each answer, the trace, and how many rows each forward computed."""
     ended, length, rows = Ended([END]), inputs["input_ids"].shape[1], []
     decoder: Any = anatomy_of(model).text
-    handle = decoder.norm.register_forward_hook(lambda *call: rows.append(len(call[2])))
+
+    def count(_module: Any, _args: Any, output: Any) -> None:
+        rows.append(len(output[0] if isinstance(output, tuple) else output))
+
+    handle = decoder.layers[-1].register_forward_hook(count)
     torch.manual_seed(0)
     with ae.pruned(model, method, ended=ended.rows if leave else None) as trace:
         out = model.generate(
