@@ -20,6 +20,11 @@ METHODS = ("adaptinfer", "fastv", "pdrop", "sparsevlm")
 
 def options(description: str | None) -> argparse.Namespace:
     """The command line: runs, the model's size and the budget. Sets one thread and the seed."""
+    return arguments(description).parse_args()
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The same to be added to."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--hidden", type=int, default=512)
@@ -27,7 +32,7 @@ def options(description: str | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, default=64)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    return parser.parse_args()
+    return parser
 
 
 def decoder(hidden: int, layers: int) -> Any:

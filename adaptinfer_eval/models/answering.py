@@ -26,7 +26,7 @@ from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.models.batch import Answer, Batch, Prompt
-from adaptinfer_eval.models.decoding import Only, StopAt, continued, cut, until_end
+from adaptinfer_eval.models.decoding import Ended, Only, StopAt, continued, cut, until_end
 from adaptinfer_eval.models.features import Counts, Features, joined, of_prompts
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
@@ -165,9 +165,11 @@ class Answering:
         if self.sees_prompt(generation) and not batch.inputs["attention_mask"].all():
             return self._one_by_one(batch, generation)
         length = batch.inputs["input_ids"].shape[1]
-        stops = [StopAt(generation.until, self.tokenizer, length)] if generation.until else None
-        output, trace, costs = self._generate(batch, stopping_criteria=stops, **generation.options)
         ends = self._end_tokens(generation.options.get("eos_token_id"))
+        greedy = generation.options["num_beams"] == 1
+        stop = StopAt(generation.until, self.tokenizer, length, once=greedy) if generation.until else None
+        options = {**generation.options, "eos_token_id": ends}
+        output, trace, costs = self._generate(batch, ended=Ended(ends, stop), **options)
         answers = []
         for row, cost in zip(output.sequences[:, length:].tolist(), costs, strict=True):
             tokens = until_end(row, [*ends, self._pad_token()])
@@ -275,7 +277,9 @@ class Answering:
         _, trace = self._generate_under(self.method.leader, other, **PREFILL)
         return self.method.following(outlived(trace, self.anatomy.is_vision(other.inputs["input_ids"])))
 
-    def _generate_under(self, method: Method, batch: Batch, **options: Any) -> tuple[Any, Trace]:
+    def _generate_under(
+        self, method: Method, batch: Batch, ended: Ended | None = None, **options: Any
+    ) -> tuple[Any, Trace]:
         in_tower = works_in_tower(method)
         # With beams, GLM-4V in transformers gives a prompt's second image to the beams of its first.
         before = batch.prefix is not None or self.family.encodes or options["num_beams"] > 1
@@ -290,7 +294,10 @@ class Answering:
             questions=[prompt.question for prompt in batch.prompts],
             tokenize=lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"],
             trunk=batch.trunk,
+            ended=ended.rows if ended and options["num_beams"] == 1 else None,
         )
+        if ended:
+            options["stopping_criteria"] = [ended]
         return self._generate_in(attached, batch, in_tower, **options)
 
     def _generate_in(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -51,6 +51,7 @@ def pruned(
     questions: Sequence[str] | None = None,
     tokenize: Tokenize | None = None,
     trunk: Trunk | None = None,
+    ended: Callable[[], Sequence[bool]] | None = None,
 ) -> Iterator[Trace]:
     """Prune the vision tokens of every prompt that `model` sees inside the block; the model is unchanged after it.
 
@@ -71,6 +72,9 @@ def pruned(
     were encoded before (see `watched`). `questions`: what each of its prompts asks, for methods that read it, and
     `tokenize`: the ids of a text in the model's vocabulary, without special tokens, for those that read it there.
 
+    `ended`: which answers of the block's only batch are over, asked in every decode step (not with beams). They leave
+    the decoder and its cache where that pays: what is computed for them from then on means nothing.
+
     Raises ValueError, before anything runs, for a model family that is not known, a schedule that does not fit, and
     uses that would give wrong tokens: training mode, a static cache, chunked prefill; in `generate` also no cache, a
     filled one, and assisted decoding. PruningError where the model then does not do what was planned (proof.py), and
@@ -87,7 +91,7 @@ def pruned(
         elif anatomy.text is None:
             raise ValueError(f"{method.name} does nothing in a vision tower: use it on the whole model")
         if anatomy.text is not None:
-            said = Given(images, shown, questions, tokenize)
+            said = Given(images, shown, questions, tokenize, ended)
             _attach_decoder(stack, model, anatomy, method, vision_mask, prefix, said, trace, doubts, tower, trunk)
         yield trace
         doubts.settle()

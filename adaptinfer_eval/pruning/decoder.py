@@ -18,6 +18,7 @@ from adaptinfer_eval.pruning.given import Given
 from adaptinfer_eval.pruning.guards import check_cache, check_mode
 from adaptinfer_eval.pruning.images import Entered, ImagePruner
 from adaptinfer_eval.pruning.language import LayerPruner
+from adaptinfer_eval.pruning.leaving import going_on, picked, put_back
 from adaptinfer_eval.pruning.observer import Observer
 from adaptinfer_eval.pruning.prefix import Shared, SharedPrefix, compute_prefix, with_positions
 from adaptinfer_eval.pruning.prompt import Prompt, read_prompt, sizes_of
@@ -35,12 +36,20 @@ Kwargs = dict[str, Any]
 class Prefilled:
     """What decode steps need to know: what went in of the prompt, and what became of that; tokens cached per layer.
 
-    None where it was left alone.
+    None where it was left alone. `rows`: of the batch, those that the cache holds.
     """
 
     entered: Entered | None
     run: Any
     cached: Sequence[int]
+    rows: Sequence[int] = ()
+
+    def of_rows(self, places: Sequence[int]) -> Prefilled:
+        """The same, from now on, of some of its rows alone."""
+        index = torch.tensor(places)
+        entered = None if self.entered is None else self.entered.of_rows(index)
+        run = None if self.run is None else self.run.of_rows(index)
+        return Prefilled(entered, run, self.cached, [self.rows[place] for place in places])
 
 
 _PIXELS = ("pixel_values", "pixel_values_videos")
@@ -70,6 +79,7 @@ class DecoderWatch:
         self.given: Mapping[str, Any] = {}  # to the multimodal module, in the forward that is running
         self.prefilling = False
         self.forwards = 0  # of the decoder, in one call of the model
+        self.batch = 0  # rows of the decode step that is running, where some have left
         self.cache: Any = None  # of the forward that is running
         # What is known of a prompt lives as long as its cache, and no longer.
         self.states: WeakKeyDictionary[Any, Prefilled] = WeakKeyDictionary()
@@ -147,6 +157,7 @@ class DecoderWatch:
         if cache not in self.states:
             raise ValueError("this cache was not filled inside the block: run the prefill inside it too")
         self.state = self.states[cache]
+        kwargs = self._leave(cache, len(tokens), kwargs)
         steps = cached - self.state.cached[self.anatomy.attending[0]] + 1  # caches count by the first that attends
         self.proof.plan(Lengths([1] * len(self.state.cached), [length + steps for length in self.state.cached]))
         if self.layers is not None:
@@ -154,6 +165,21 @@ class DecoderWatch:
         if self.images is not None:
             kwargs = self.images.decode(self.state.entered, cached, kwargs)
         return (), kwargs
+
+    def _leave(self, cache: Any, batch: int, kwargs: Kwargs) -> Kwargs:
+        """Let rows whose answers are over leave `cache`; returns the arguments for those that go on."""
+        self.batch = 0
+        if self.said.ended is None:
+            return kwargs
+        if len(ended := self.said.ended()) != batch:
+            raise ValueError(f"ended= tells of {len(ended)} answers, and {batch} are decoded: that is another batch")
+        if len(places := going_on(self.state.rows, ended, cache)) < len(self.state.rows):
+            cache.batch_select_indices(torch.tensor(places))
+            self.state = self.states[cache] = self.state.of_rows(places)
+        if len(self.state.rows) == batch:
+            return kwargs
+        self.batch = batch
+        return picked(kwargs, torch.tensor(self.state.rows), batch)
 
     def _prefill(self, tokens: Tensor, mask: Tensor | None, kwargs: Kwargs) -> Kwargs:
         prompt = self._read(tokens, mask)
@@ -186,7 +212,7 @@ class DecoderWatch:
             prefix=shared.length if shared else 0,
         )
         lengths = replace(lengths, start=start)
-        self.state = Prefilled(entered, run, lengths.cached)
+        self.state, self.batch = Prefilled(entered, run, lengths.cached, range(len(tokens))), 0
         self.proof.plan(lengths)
         return kwargs
 
@@ -223,7 +249,7 @@ class DecoderWatch:
         if self.prefilling and cache is not None:
             self.states[cache], self.cache = self.state, cache
 
-    def _after_text(self, _module: nn.Module, _args: Any, output: Any) -> None:
+    def _after_text(self, _module: nn.Module, _args: Any, output: Any) -> Any:
         """Nobody has seen the output yet: it is what the method makes of the prompt, or an error."""
         parts = output.values() if isinstance(output, Mapping) else output
         filled = next((part for part in parts if isinstance(part, Cache)), None)
@@ -234,6 +260,7 @@ class DecoderWatch:
         if self.prefilling and self.layers is not None:
             self.layers.check()
         self.proof.check(self.cache)
+        return put_back(output, torch.tensor(self.state.rows), self.batch) if self.batch else output
 
     def observe(
         self,

@@ -25,6 +25,8 @@ class Given:
     questions: Sequence[str] | None = None
     tokenize: Tokenize | None = None
     """Of all batches."""
+    ended: Callable[[], Sequence[bool]] | None = None
+    """Of each prompt, asked in every decode step: whether its answer is over."""
 
     def forget(self) -> None:
         """Another batch would have others."""

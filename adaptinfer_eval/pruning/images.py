@@ -32,6 +32,10 @@ class Entered:
     left: Segment
     next: Tensor | None
 
+    def of_rows(self, rows: Tensor) -> Entered:
+        """The same in further decode steps of the prompts `rows` (R,) alone."""
+        return Entered(self.left.of_rows(rows), None if self.next is None else self.next[:, rows])
+
     def prompt(self, whole: Prompt) -> Prompt:
         """What is left of `whole`, as a prompt with columns of its own."""
         left, text = self.left, whole.text_after

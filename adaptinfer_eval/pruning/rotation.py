@@ -25,6 +25,13 @@ class Places:
         self.rule, self.whole, self.first, self.start = rule, whole, first, start
         self._closed_up: dict[int, Tensor] = {}
 
+    def of_rows(self, rows: Tensor) -> Places:
+        """The same of the samples `rows` (R,) alone."""
+        whole = self.whole if self.whole.shape[-2] == 1 else self.whole[..., rows, :]
+        picked = Places(self.rule, whole, self.first.of_rows(rows), self.start)
+        picked._closed_up = {number: moved[rows] for number, moved in self._closed_up.items()}
+        return picked
+
     def of(self, left: Segment) -> Tensor:
         """Positions of the tokens that are `left` of the prompts, as the rule has them."""
         return numbered(self.rule, self.whole, self.first.to(left.ids.device), left, self.start)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -56,6 +56,11 @@ class Run:
     step: int | None = None
     masks: dict[tuple[int, str], Tensor | None] = field(default_factory=dict)
     rotary: dict[tuple[int, str | None], Rotary] = field(default_factory=dict)
+
+    def of_rows(self, rows: Tensor) -> Run:
+        """The same in further decode steps of the samples `rows` (R,) alone."""
+        places = None if self.places is None else self.places.of_rows(rows)
+        return replace(self, segments=[segment.of_rows(rows) for segment in self.segments], places=places)
 
     def segment_of(self, layer: int) -> int:
         return max(i for i, first in enumerate(self.first_layers) if first <= layer)

@@ -51,6 +51,19 @@ class Segment:
             vision_mask=self.vision_mask.to(device),
         )
 
+    def of_rows(self, rows: Tensor) -> Segment:
+        """The same of the samples `rows` (R,) alone, padding and all."""
+        numbers: list[int] = rows.tolist()
+        return Segment(
+            real=[self.real[row] for row in numbers],
+            vision=[self.vision[row] for row in numbers],
+            ids=self.ids[rows],
+            is_vision=self.is_vision[rows],
+            valid=None if self.valid is None else self.valid[rows],
+            vision_index=self.vision_index[rows],
+            vision_mask=self.vision_mask[rows],
+        )
+
     def positions(self, step: int | None, start: int = 0) -> Tensor:
         """Positions counted from `start` over the real tokens, (1 or B, n); or of decode step `step`, (1 or B, 1)."""
         if self.valid is None:
