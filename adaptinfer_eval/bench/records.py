@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench.config import BenchConfig
-from adaptinfer_eval.bench.shapes import BEFORE, family_at_hand
-from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
+from adaptinfer_eval.bench.shapes import family_at_hand
+from adaptinfer_eval.cost import TEXT_BEFORE, Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.cells import Setting
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.files import file_name
@@ -80,7 +80,7 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
         )
     except ValueError as error:
         return {**known, "status": "cannot run", "reason": str(error)}
-    prompt = {"text_before": BEFORE, "text_after": asked["text_tokens"] - BEFORE}
+    prompt = {"text_before": TEXT_BEFORE, "text_after": asked["text_tokens"] - TEXT_BEFORE}
     cached = [n + asked["text_tokens"] for n in method.entering(shape.num_hidden_layers, vision_tokens)]
     audit = {
         "entering": cost.entering,
