@@ -95,16 +95,20 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
     return {**known, "schedule": cost.schedule, "audit": audit}
 
 
-def summary(rounds: Sequence[Sample], vanilla: Sequence[Sample] | None) -> Record:
-    """Of each number: all rounds, median, quartiles, and the median over the rounds of its ratio to vanilla's."""
+def summary(rounds: Sequence[Sample], **others: Sequence[Sample] | None) -> Record:
+    """Of each number: all rounds, median, quartiles, and for the rounds of each of `others` (vanilla, chosen) `to_…`.
+
+    That is the median over the rounds of the ratio to the other's number in the same round.
+    """
     measured: Record = {}
     for name in rounds[0]:
         values = [values[name] for values in rounds]
         low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
         measured[name] = {"median": statistics.median(values), "quartiles": [low, high], "rounds": values}
-        if vanilla is not None:
-            ratios = [value / plain[name] for value, plain in zip(values, vanilla, strict=True)]
-            measured[name]["to_vanilla"] = statistics.median(ratios)
+        for other, theirs in others.items():
+            if theirs is not None:
+                ratios = [value / their[name] for value, their in zip(values, theirs, strict=True)]
+                measured[name][f"to_{other}"] = statistics.median(ratios)
     return measured
 
 

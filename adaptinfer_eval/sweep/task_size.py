@@ -42,6 +42,8 @@ class TaskSize:
         picture, min(n, batch_size) share it where one divides the other.
         """
         n = self.of_a_picture
+        if 1 in (n, batch_size):
+            return 1.0
         ends_with_a_picture = gcd(int(n), batch_size) / n if n == int(n) else 1 / n
         return 1 / n + (1 - ends_with_a_picture) / batch_size
 

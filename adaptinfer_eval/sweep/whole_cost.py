@@ -63,8 +63,12 @@ def work_of_sweep(config: SweepConfig, planned: Sequence[Planned], size: TaskSiz
     asked = Asked(before, config.images * shape.vision_tokens, text_tokens - before, config.images)
     methods = [setting.setting.build() for setting in planned if setting.audit]
     work = work_of_question(methods, shape, asked, size.pictures_begun(config.batch_size) if size else 1.0)
-    shares = config.sharing and FAMILIES[config.backbone].sees_before()
-    return work if shares else Work(work.alone, work.alone)
+    return work if shares(config) else Work(work.alone, work.alone)
+
+
+def shares(config: SweepConfig) -> bool:
+    """Whether a sweep shares what this module counts: it is asked to, and its model's tokens see only those before."""
+    return config.sharing and FAMILIES[config.backbone].sees_before()
 
 
 def _together(methods: Sequence[Method], shape: Shape, asked: Asked, pictures_begun: float) -> float:
