@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
+import pandas as pd
 import pytest
 import torch
 from lmms_tiny import save_tiny_llava
@@ -78,7 +78,8 @@ def test_mini_tasks_are_as_large_as_their_files_say(limit: int | None) -> None:
     assert len(sizes) == 5
     for name, size in sizes.items():
         data = shipped(f"tasks/mini/data/{name.removeprefix('mini_')}.parquet")
-        images = pyarrow.parquet.read_table(data, columns=["image"])["image"].to_pylist()[:limit]
+        assert data
+        images = pd.read_parquet(data, columns=["image"])["image"].tolist()[:limit]
         found = size.limited(limit)
         assert (found.questions, found.pictures) == (len(images), len({image["bytes"] for image in images})), name
 
