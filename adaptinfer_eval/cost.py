@@ -55,19 +55,27 @@ class Audit:
         return 2 * self.macs
 
 
+TEXT_BEFORE = 35
+"""Text tokens before the image: the system prompt of LLaVA-1.5's conversations (vicuna_v1)."""
+
+
+def layer_macs(computed: float, attended: float, hidden_size: int, intermediate_size: int) -> float:
+    """Multiply-adds of one decoder layer that computes `computed` tokens, each attending to `attended`, Eq. 5 and 7."""
+    d, m = hidden_size, intermediate_size
+    return 4 * computed * d * d + 2 * computed * attended * d + 3 * computed * d * m
+
+
 def prefill_macs(tokens_per_layer: Sequence[float], hidden_size: int, intermediate_size: int) -> float:
     """Multiply-adds of the decoder layers when `tokens_per_layer[i]` tokens (vision and text) enter layer i, Eq. 5.
 
     Attention is counted as the paper does, without the saving of causality; neither lm_head nor vision tower is in it.
     """
-    d, m = hidden_size, intermediate_size
-    return sum(4 * n * d * d + 2 * n * n * d + 3 * n * d * m for n in tokens_per_layer)
+    return sum(layer_macs(n, n, hidden_size, intermediate_size) for n in tokens_per_layer)
 
 
 def decode_macs(cached_per_layer: Sequence[float], hidden_size: int, intermediate_size: int) -> float:
     """Multiply-adds of one decode step when layer i attends to `cached_per_layer[i]` tokens, Eq. 7."""
-    d, m = hidden_size, intermediate_size
-    return sum(4 * d * d + 2 * n * d + 3 * d * m for n in cached_per_layer)
+    return sum(layer_macs(1, n, hidden_size, intermediate_size) for n in cached_per_layer)
 
 
 @dataclass(frozen=True)

@@ -11,40 +11,23 @@ beforehand, which is what scoring costs; that is attached and measured in the sa
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from setting import AFTER, BEFORE, METHODS, VISION, decoder, in_turn, methods, options, prompt, seconds
 from tabulate import tabulate
-from torch import Tensor
 
 import adaptinfer_eval as ae
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chosen(ae.LayerMethod):
-    """Keeps the first vision tokens, whatever they are."""
-
-    official: ClassVar = {}
-    queries: ClassVar = "none"
-
-    def score(self, attention: ae.Attention) -> Tensor:
-        mask = attention.vision_mask
-        return -torch.arange(mask.shape[1], dtype=torch.float32).expand(mask.shape)
-
-
-def chosen(method: ae.Method, layers: int) -> Chosen:
-    entering = method.entering(layers, VISION)
-    changes = [i for i in range(layers - 1) if entering[i + 1] != entering[i]]
-    return Chosen(schedule=",".join(f"{layer}:{entering[layer + 1]}" for layer in changes))
+from adaptinfer_eval.bench.chosen import chosen
 
 
 def main() -> None:
     asked = options(__doc__)
     model, (embeds, mask) = decoder(asked.hidden, asked.layers), prompt(asked.hidden)
     variants = methods(asked.budget)
-    variants |= {f"{name} chosen": chosen(variants[name], asked.layers) for name in METHODS}
+    for name in METHODS:
+        twin = chosen(variants[name], asked.layers, VISION)
+        assert twin is not None  # they prune
+        variants[f"{name} chosen"] = twin
 
     def prefill(method: ae.Method) -> float:
         with ae.pruned(model, method, vision_mask=mask):

@@ -1,16 +1,22 @@
 """A sweep against the plain command line of lmms-eval, cell by cell: the same answers, in a fraction of the time.
 
-    python benchmarks/sweep.py [--limit 24] [--methods vanilla,fastv] [--budgets 128,64]
+    python benchmarks/sweep.py [--limit 24] [--methods vanilla,fastv] [--budgets 128,64] [--sweep-only]
 
 Both are timed end to end, from the start of the command to its end, one after the other on the same machine: the sweep
 is one command, lmms-eval one command per (method, budget) with all tasks. tests/test_sweep_sharing.py counts the images
 that the vision tower encodes: each once for all methods that leave it alone.
+
+Then how near the time in the model is to what its arithmetic takes: the records' seconds (prefill with all that methods
+do, and decode steps; not the vision tower where it is shared) over a limit, the FLOPs on paper of all cells with what
+they share (`adaptinfer-eval plan`) at the speed of plain prefills of vanilla's before and after the sweep, with nothing
+shared, on as many threads. `--sweep-only` leaves lmms-eval out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,10 +24,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
-from adaptinfer_eval.sweep.cells import Setting, settings
+from adaptinfer_eval.bench.measure import Subject, sample
+from adaptinfer_eval.bench.shapes import load, prompts, ready
+from adaptinfer_eval.cost import prefill_macs
+from adaptinfer_eval.sweep.cells import Setting, plan, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
+from adaptinfer_eval.sweep.records import Record, read_records
+from adaptinfer_eval.sweep.shape import model_shape
+from adaptinfer_eval.sweep.task_size import task_sizes
+from adaptinfer_eval.sweep.threads import use_threads
+from adaptinfer_eval.sweep.whole_cost import work_of_sweep
 
 Scores = dict[tuple[str, str], dict[str, float]]
 """Metrics by (method and budget, task)."""
@@ -47,8 +62,29 @@ def plain_command(config: SweepConfig, setting: Setting, output: Path) -> list[s
     ]
 
 
-def scores_of_sweep(folder: Path) -> Scores:
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("cells/*.json")]
+def macs_per_second(config: SweepConfig, prefills: int = 5) -> float:
+    """Multiply-adds by Eq. 5 a second of plain prefills of the unpruned model, nothing shared; the median."""
+    use_threads(config.workers or 1)
+    model = ready(load(config.checkpoint, torch.float32, torch.device("cpu")))
+    inputs, shape = prompts(model, config.batch_size, config.text_tokens), model_shape(config)
+    tokens = [shape.vision_tokens + config.text_tokens] * shape.num_layers
+    macs = config.batch_size * prefill_macs(tokens, shape.hidden_size, shape.intermediate_size)
+    with torch.inference_mode():
+        taken = [sample(Subject(model, None, inputs, new_tokens=2))["prefill"] for _ in range(prefills + 1)]
+    return macs / statistics.median(taken[1:])  # the first warms up
+
+
+def macs_on_paper(config: SweepConfig, records: list[Record]) -> float:
+    """Of all questions under all cells, with what is shared once; prompts have the records' text tokens, mean."""
+    planned, sizes, macs = plan(config), task_sizes(config.tasks), 0.0
+    for name, size in sizes.items():
+        asked = size.limited(config.limit)
+        text = statistics.fmean(record["audit"]["text_tokens"] for record in records if record["task"] == name)
+        macs += asked.questions * work_of_sweep(config, planned, asked, text).shared
+    return macs
+
+
+def scores_of_sweep(records: list[Record]) -> Scores:
     return {(record["id"].removesuffix(f"-{record['task']}"), record["task"]): record["metrics"] for record in records}
 
 
@@ -66,24 +102,37 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=24, help="questions per task")
     parser.add_argument("--methods", default="vanilla,tome,fastv,pdrop,sparsevlm,adaptinfer,random,downsample")
     parser.add_argument("--budgets", default="128,64")
+    parser.add_argument("--sweep-only", action="store_true", help="only the sweep, against the limit")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         overrides = [f"methods={given.methods}", f"budgets={given.budgets}", f"limit={given.limit}", "workers=1"]
         config = load_config("mini", [*overrides, f"output={folder / 'sweep'}"])
-        cells = [(setting, folder / setting.label) for setting in settings(config)]
+        speeds = [macs_per_second(config)]
         shared = timed(["adaptinfer_eval.cli", "run", "mini", *overrides, f"output={config.output}"])
-        plain = sum(timed(plain_command(config, setting, output)) for setting, output in cells)
-        ours = scores_of_sweep(Path(config.output))
-        theirs: Scores = {}
-        for setting, output in cells:
-            theirs |= scores_of_plain(output, f"{config.backbone}-{setting.label}")
-        different = [
-            key for key, metrics in ours.items() if any(theirs[key][name] != metrics[name] for name in metrics)
-        ]
-        rows = [("sweep", shared), (f"lmms-eval, {len(cells)} commands", plain), ("ratio", plain / shared)]
-        print(tabulate(rows, ("", "seconds"), "github", floatfmt=".1f"))
-        print(f"\n{len(ours)} cells of {given.limit} questions; with other metrics: {different or 'none'}")
+        speeds.append(macs_per_second(config))
+        records = [record for record in read_records(Path(config.output)) if record["status"] == "done"]
+        rows = [("sweep", shared)] if given.sweep_only else against_plain(config, folder, shared, records)
+        in_model = sum(record["audit"]["seconds"] * record["audit"]["requests"] for record in records)
+        limit = macs_on_paper(config, records) / statistics.fmean(speeds)
+        rows += [("in the model", in_model), ("limit", limit), ("in the model / limit", in_model / limit)]
+        print(tabulate(rows, ("", "seconds"), "github", floatfmt=".2f"))
+        print("\nA plain prefill, multiply-adds a second before and after: ", end="")
+        print(", ".join(f"{speed / 1e9:.1f} G" for speed in speeds))
+
+
+def against_plain(config: SweepConfig, folder: Path, shared: float, records: list[Record]) -> list[tuple[str, float]]:
+    """Lines of the table; says which cells have other metrics under the plain command line."""
+    theirs: Scores = {}
+    plain = 0.0
+    for setting in settings(config):
+        output = folder / setting.label
+        plain += timed(plain_command(config, setting, output))
+        theirs |= scores_of_plain(output, f"{config.backbone}-{setting.label}")
+    ours = scores_of_sweep(records)
+    different = [key for key, metrics in ours.items() if any(theirs[key][name] != metrics[name] for name in metrics)]
+    print(f"{len(ours)} cells of {config.limit} questions; with other metrics: {different or 'none'}\n")
+    return [("sweep", shared), (f"lmms-eval, {len(settings(config))} commands", plain), ("ratio", plain / shared)]
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from torch._dynamo.utils import counters
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench import measure
+from adaptinfer_eval.bench.chosen import chosen
 from adaptinfer_eval.bench.compiled import compiled
 from adaptinfer_eval.bench.config import bench_config
 from adaptinfer_eval.bench.measure import Subject, decoder, sample, sizes
@@ -57,6 +58,7 @@ def test_from_the_command_line_to_table_3(
         assert all(len(number["rounds"]) == 2 and min(number["rounds"]) > 0 for number in measured.values())
         assert record["subject"] == "tiny"
         assert (record["choosing_share"] > 0) == (record["method"] != "vanilla")
+        assert all(("to_chosen" in number) == (record["method"] != "vanilla") for number in measured.values())
         assert record["versions"]["torch"]
         assert record["date"]
         # Two prompts, 32 layers, keys and values, 2 heads of 32, float32.
@@ -98,7 +100,8 @@ def test_configurations_take_turns_and_vanilla_is_the_bare_model(
     monkeypatch.setattr("adaptinfer_eval.bench.run.sample", spied)
     small = [*SMALL, "batch_sizes=1", "methods=vanilla,fastv,pdrop", f"output={tmp_path}"]
     run_bench(bench_config(None, "tiny", small), lambda _: None)
-    assert order == ["vanilla", "FastV", "PDrop"] + 2 * ["vanilla", "FastV", "PDrop"]
+    twin = "ChosenInside"
+    assert order == ["vanilla", "FastV", twin, "PDrop", twin] * 3
 
 
 @torch.inference_mode()
@@ -157,6 +160,14 @@ def test_compiled_parts_change_no_result(name: str) -> None:
     assert torch.equal(subject.generate(3), want)
 
 
+@pytest.mark.parametrize("name", sorted(set(ae.available_methods()) - {"vtw", "prumerge", "evs", "vidcom2"}))
+def test_a_twin_has_its_methods_tokens_in_every_layer(name: str) -> None:
+    method = ae.get_method(name)(**({} if name == "vanilla" else {"budget": 64}))
+    twin = chosen(method, 32, 576)
+    assert (twin is None) == (name == "vanilla")
+    assert twin is None or twin.entering(32, 576) == method.entering(32, 576)
+
+
 @torch.inference_mode()
 def test_other_families_are_measured_alike() -> None:
     model = ready(internvl())
@@ -168,11 +179,14 @@ def test_other_families_are_measured_alike() -> None:
 
 def test_ratios_are_paired_by_round() -> None:
     vanilla = [{"prefill": 1.0}, {"prefill": 2.0}, {"prefill": 4.0}]
-    found = summary([{"prefill": 0.5}, {"prefill": 1.0}, {"prefill": 1.0}], vanilla)["prefill"]
+    pruned = [{"prefill": 0.5}, {"prefill": 1.0}, {"prefill": 1.0}]
+    twin = [{"prefill": 0.4}, {"prefill": 0.8}, {"prefill": 0.5}]
+    found = summary(pruned, vanilla=vanilla, chosen=twin)["prefill"]
     assert found["median"] == 1.0
     assert found["quartiles"] == [0.75, 1.0]
     assert found["to_vanilla"] == 0.5
-    assert "to_vanilla" not in summary([{"prefill": 0.5}], None)["prefill"]
+    assert found["to_chosen"] == 1.25
+    assert "to_vanilla" not in summary([{"prefill": 0.5}], vanilla=None)["prefill"]
 
 
 def test_an_attention_that_is_not_there(tmp_path: Path) -> None:

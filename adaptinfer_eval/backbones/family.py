@@ -96,11 +96,16 @@ class Family(ABC):
         return (config.image_token_id,)
 
     @classmethod
+    def sees_before(cls) -> bool:
+        """Whether tokens stand in one row, and each sees those before it and no others, also within an image."""
+        return not (cls.follows or set(cls.decoders) & {*THREE_AXES})
+
+    @classmethod
     def refuses(cls, looks: bool, merges: bool) -> str:
         """Why it cannot run a method that `looks` at the vision tower, or `merges` tokens; empty where it can."""
         if looks and cls.unseen:
             return f"chooses by what the vision tower computes: {cls.unseen}"
-        if merges and (cls.follows or set(cls.decoders) & {*THREE_AXES}):
+        if merges and not cls.sees_before():
             return "merges tokens, which have no place here: use a method or variant that only drops them"
         return ""
 

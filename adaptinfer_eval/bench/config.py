@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from adaptinfer_eval.bench.shapes import BEFORE, SHAPES
+from adaptinfer_eval.bench.shapes import SHAPES
+from adaptinfer_eval.cost import TEXT_BEFORE
 from adaptinfer_eval.methods.schedule import Count, Per
 from adaptinfer_eval.sweep.config import (
     Budget,
@@ -44,7 +45,7 @@ class BenchConfig(BaseModel):
     attention: tuple[str, ...] = Field(("sdpa",), min_length=1)
     """Implementations as transformers names them: sdpa, eager, flash_attention_2, …"""
     text_tokens: tuple[Whole, ...] = Field((66,), min_length=1)
-    """Of a prompt: BEFORE of them before the image, the rest after it."""
+    """Of a prompt: TEXT_BEFORE of them before the image, the rest after it."""
     new_tokens: Whole = Field(32, ge=2)
     """Generated for each request, from the second on by decode steps."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float16"
@@ -67,8 +68,8 @@ class BenchConfig(BaseModel):
             raise ValueError(f"no shape {self.shape!r}{nearest(self.shape, SHAPES)}")
         if not any(entry.name == "vanilla" for entry in self.methods):
             raise ValueError("methods: ratios are to vanilla; name it too")
-        if min(self.text_tokens) <= BEFORE:
-            raise ValueError(f"text_tokens: {BEFORE} are before the image, so at least {BEFORE + 1}")
+        if min(self.text_tokens) <= TEXT_BEFORE:
+            raise ValueError(f"text_tokens: {TEXT_BEFORE} are before the image, so at least {TEXT_BEFORE + 1}")
         for key in LISTS:
             items = [item.label.casefold() if isinstance(item, MethodEntry) else item for item in getattr(self, key)]
             if len(set(items)) < len(items):

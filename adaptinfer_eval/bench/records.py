@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.bench.config import BenchConfig
-from adaptinfer_eval.bench.shapes import BEFORE, family_at_hand
-from adaptinfer_eval.cost import Decoder, decode_macs, prefill_flops
+from adaptinfer_eval.bench.shapes import family_at_hand
+from adaptinfer_eval.cost import TEXT_BEFORE, Decoder, decode_macs, prefill_flops
 from adaptinfer_eval.sweep.cells import Setting
 from adaptinfer_eval.sweep.config import SweepError
 from adaptinfer_eval.sweep.files import file_name
@@ -80,7 +80,7 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
         )
     except ValueError as error:
         return {**known, "status": "cannot run", "reason": str(error)}
-    prompt = {"text_before": BEFORE, "text_after": asked["text_tokens"] - BEFORE}
+    prompt = {"text_before": TEXT_BEFORE, "text_after": asked["text_tokens"] - TEXT_BEFORE}
     cached = [n + asked["text_tokens"] for n in method.entering(shape.num_hidden_layers, vision_tokens)]
     audit = {
         "entering": cost.entering,
@@ -95,16 +95,20 @@ def facts(config: BenchConfig, setting: Setting, model: Any, asked: Mapping[str,
     return {**known, "schedule": cost.schedule, "audit": audit}
 
 
-def summary(rounds: Sequence[Sample], vanilla: Sequence[Sample] | None) -> Record:
-    """Of each number: all rounds, median, quartiles, and the median over the rounds of its ratio to vanilla's."""
+def summary(rounds: Sequence[Sample], **others: Sequence[Sample] | None) -> Record:
+    """Of each number: all rounds, median, quartiles, and for the rounds of each of `others` (vanilla, chosen) `to_…`.
+
+    That is the median over the rounds of the ratio to the other's number in the same round.
+    """
     measured: Record = {}
     for name in rounds[0]:
         values = [values[name] for values in rounds]
         low, _, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
         measured[name] = {"median": statistics.median(values), "quartiles": [low, high], "rounds": values}
-        if vanilla is not None:
-            ratios = [value / plain[name] for value, plain in zip(values, vanilla, strict=True)]
-            measured[name]["to_vanilla"] = statistics.median(ratios)
+        for other, theirs in others.items():
+            if theirs is not None:
+                ratios = [value / their[name] for value, their in zip(values, theirs, strict=True)]
+                measured[name][f"to_{other}"] = statistics.median(ratios)
     return measured
 
 

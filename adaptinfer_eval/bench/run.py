@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from adaptinfer_eval.bench.choosing import choosing_share
+from adaptinfer_eval.bench.chosen import chosen
 from adaptinfer_eval.bench.compiled import compiled
 from adaptinfer_eval.bench.config import BenchConfig
 from adaptinfer_eval.bench.measure import Sample, Subject, decoder, kernels, sample, sizes
@@ -82,6 +84,7 @@ def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show
     if unusable is not None:
         show(f"  {unusable['status']}: {unusable['reason']}")
     subjects: dict[str, Subject] = {}
+    twins: dict[str, Subject] = {}
     for label, record in every.items():
         if record["status"] == "done":
             setting = asked_for[label]
@@ -90,23 +93,36 @@ def _group(config: BenchConfig, model: Any, asked: Mapping[str, Any], show: Show
             problem = unusable or _warm_up(subject, config.warmup)
             if problem is None:
                 subjects[label] = subject
+                twins |= _twin(label, subject, record["vision_tokens"], config.warmup)
             else:
                 record |= problem
         if record["status"] != "done" and unusable is None:
             show(f"  {record['id']}: {record['status']}: {record['reason']}")
     rounds: dict[str, list[Sample]] = {label: [] for label in subjects}
+    of_twins: dict[str, list[Sample]] = {label: [] for label in twins}
     for _ in range(config.runs):
         for label, subject in subjects.items():
             rounds[label].append(sample(subject))
+            if label in twins:
+                of_twins[label].append(sample(twins[label]))
     vanilla = next((rounds[label] for label in subjects if asked_for[label].entry.name == "vanilla"), None)
     for label, record in every.items():
         if label in subjects:
             subject = subjects[label]
-            record |= {"measured": summary(rounds[label], vanilla)} | sizes(subject)
+            measured = summary(rounds[label], vanilla=vanilla, chosen=of_twins.get(label))
+            record |= {"measured": measured} | sizes(subject)
             record["choosing_share"] = 0.0 if subject.method is None else choosing_share(subject)
             if model.device.type == "cuda":
                 record |= kernels(subject)
         yield record
+
+
+def _twin(label: str, subject: Subject, vision_tokens: int, warmup: int) -> dict[str, Subject]:
+    """The subject's twin with tokens that are chosen beforehand, by `label`, warm; nothing where nothing is pruned."""
+    layers = len(decoder(subject.model).layers)
+    method = None if subject.method is None else chosen(subject.method, layers, vision_tokens)
+    twin = replace(subject, method=method)
+    return {} if method is None or _warm_up(twin, warmup) else {label: twin}
 
 
 def _use_attention(model: Any, implementation: str) -> Record | None:

@@ -6,14 +6,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from adaptinfer_eval.backbones import FAMILIES, family_of
 from adaptinfer_eval.backbones.family import Family
+from adaptinfer_eval.cost import TEXT_BEFORE
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-
-BEFORE = 35
-"""Text tokens before the image: the system prompt of LLaVA-1.5's conversations (vicuna_v1)."""
-
 
 SHAPES = {name: family for family in FAMILIES.values() for name in family.shapes}
 
@@ -60,7 +57,7 @@ def prompts(model: Any, batch_size: int, text_tokens: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     text = torch.randint(1, min(100, image_token), (batch_size, text_tokens), generator=generator)
     image = torch.full((batch_size, tokens), image_token)
-    ids = torch.cat([text[:, :BEFORE], image, text[:, BEFORE:]], 1)
+    ids = torch.cat([text[:, :TEXT_BEFORE], image, text[:, TEXT_BEFORE:]], 1)
     images = family.random_images(model.config, batch_size, generator)
     types = family.token_types(ids == image_token)
     return dict(BatchFeature({"input_ids": ids, **types, **images}).to(model.device, model.dtype))

@@ -1,8 +1,12 @@
-"""A benchmark's records in one table: medians, and beside prefill the quartiles and the ratio to vanilla."""
+"""A benchmark's records in one table: medians, and beside prefill its quartiles and ratios.
+
+To vanilla, and to the same tokens per layer chosen beforehand; by the wall, and on an accelerator by the device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tabulate import tabulate
 
@@ -18,6 +22,10 @@ HEADERS = (
     "prefill ms",
     "quartiles",
     "to vanilla",
+    "to chosen",
+    "device ms",
+    "device to vanilla",
+    "device to chosen",
     "FLOPs",
     "choosing",
     "first token ms",
@@ -53,7 +61,7 @@ def _vanilla(record: Record, records: Sequence[Record]) -> Record | None:
 
 def _row(record: Record, vanilla: Record | None) -> tuple[str, ...]:
     measured = record["measured"]
-    prefill = measured["prefill"]
+    prefill, device = measured["prefill"], measured.get("prefill_device", {})
     low, high = (f"{1e3 * value:.1f}" for value in prefill["quartiles"])
     options = ",".join(f"{key}={value}" for key, value in record["options"].items())
     return (
@@ -64,7 +72,9 @@ def _row(record: Record, vanilla: Record | None) -> tuple[str, ...]:
         f"{1e3 * measured['images']['median']:.1f}",
         f"{1e3 * prefill['median']:.1f}",
         f"{low}–{high}",
-        f"{prefill['to_vanilla']:.3f}" if "to_vanilla" in prefill else "–",
+        *_ratios(prefill),
+        f"{1e3 * device['median']:.1f}" if device else "–",
+        *_ratios(device),
         "–" if vanilla is None else f"{record['audit']['macs'] / vanilla['audit']['macs']:.3f}",
         "–" if "choosing_share" not in record else f"{100 * record['choosing_share']:.1f} %",
         f"{1e3 * measured['first_token']['median']:.1f}",
@@ -73,3 +83,9 @@ def _row(record: Record, vanilla: Record | None) -> tuple[str, ...]:
         f"{record['peak_bytes'] / 1e6:.1f}",
         f"{record['cache_bytes'] / 1e6:.1f}",
     )
+
+
+def _ratios(number: Mapping[str, Any]) -> tuple[str, str]:
+    """To vanilla and to the twin whose tokens were chosen beforehand."""
+    to_vanilla, to_chosen = (f"{number[key]:.3f}" if key in number else "–" for key in ("to_vanilla", "to_chosen"))
+    return to_vanilla, to_chosen

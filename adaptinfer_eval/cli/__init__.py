@@ -43,6 +43,7 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     """Show every (method, budget) with its cost on paper; nothing is loaded."""
     from tabulate import tabulate
 
+    from adaptinfer_eval.cli.whole import whole_table
     from adaptinfer_eval.methods.schedule import budget_text
     from adaptinfer_eval.sweep.cells import plan as plan_sweep
     from adaptinfer_eval.sweep.cells import prompts_planned_for
@@ -50,8 +51,8 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
 
     sweep, _ = _read_sweep(config, overrides, full)
     check_tasks(sweep)
-    rows = []
-    for planned in plan_sweep(sweep):
+    rows, cells = [], plan_sweep(sweep)
+    for planned in cells:
         setting = planned.setting
         times = f", seed {setting.seed}" * bool(setting.seed) + f", repeat {setting.repeat}" * bool(setting.repeat)
         head = (setting.entry.label + times, "–" if setting.budget is None else budget_text(setting.budget))
@@ -73,6 +74,8 @@ def plan(config: Config, overrides: Overrides = None, full: Full = False) -> Non
     print("Entering, leaving: vision tokens per layer, and their share of the prompt's.")
     print("TFLOPs: the paper's Eq. 5, where a multiply-add is one operation; relative: to all vision tokens.")
     print(prompts_planned_for(sweep))
+    if any(planned.audit for planned in cells):
+        print(f"\n{whole_table(sweep, cells)}")
 
 
 @app.command()

@@ -1,0 +1,102 @@
+"""What a whole sweep computes on paper, Eq. 5 over all cells and questions: each cell alone, and with what they share.
+
+Cells that act only between the decoder's layers compute the same until their first stage. Of a batch this is computed
+once, down to the deepest first stage, vanilla having none: the *trunk*. In it, what the questions of a batch about one
+picture begin with is computed once for all of them. Methods that change what enters the decoder share nothing, nor do
+those that look at every token's attention. A method that follows another one asks that first, under another prompt;
+these passes have a trunk of their own. Vision tower, decode steps and lm_head are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from adaptinfer_eval.backbones import FAMILIES
+from adaptinfer_eval.cost import TEXT_BEFORE, layer_macs
+from adaptinfer_eval.methods.following import FollowingMethod
+from adaptinfer_eval.methods.method import Method
+from adaptinfer_eval.sweep.cells import Planned
+from adaptinfer_eval.sweep.config import Shape, SweepConfig
+from adaptinfer_eval.sweep.shape import model_shape
+from adaptinfer_eval.sweep.task_size import TaskSize
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A prompt: text tokens `before` the vision tokens of its `images`, and `after` them."""
+
+    before: float
+    vision_tokens: int
+    after: float
+    images: int = 1
+
+    @property
+    def tokens(self) -> float:
+        return self.before + self.vision_tokens + self.after
+
+
+@dataclass(frozen=True)
+class Work:
+    """Multiply-adds (Eq. 5) of a question under all cells: each `alone`, and with what they have in common `shared`."""
+
+    alone: float
+    shared: float
+
+
+def work_of_question(methods: Sequence[Method], shape: Shape, asked: Asked, pictures_begun: float) -> Work:
+    """The mean over questions, each answered under all `methods`.
+
+    `pictures_begun`: how often, for each question, a picture goes through the trunk (`TaskSize.pictures_begun`).
+    """
+    leaders = [method.leader for method in methods if isinstance(method, FollowingMethod)]
+    alone = sum(_layers(method, shape, asked, first=0) for method in (*methods, *leaders))
+    return Work(alone, sum(_together(group, shape, asked, pictures_begun) for group in (methods, leaders)))
+
+
+def work_of_sweep(config: SweepConfig, planned: Sequence[Planned], size: TaskSize | None, text_tokens: float) -> Work:
+    """Of a question of a task of `size`, with `text_tokens` of text, under all cells of `planned` whose cost is known.
+
+    A task of no known size is one question a picture.
+    """
+    shape, before = model_shape(config), min(TEXT_BEFORE, text_tokens)
+    asked = Asked(before, config.images * shape.vision_tokens, text_tokens - before, config.images)
+    methods = [setting.setting.build() for setting in planned if setting.audit]
+    work = work_of_question(methods, shape, asked, size.pictures_begun(config.batch_size) if size else 1.0)
+    return work if shares(config) else Work(work.alone, work.alone)
+
+
+def shares(config: SweepConfig) -> bool:
+    """Whether a sweep shares what this module counts: it is asked to, and its model's tokens see only those before."""
+    return config.sharing and FAMILIES[config.backbone].sees_before()
+
+
+def _together(methods: Sequence[Method], shape: Shape, asked: Asked, pictures_begun: float) -> float:
+    depths = [shared_layers(method, shape.num_layers, asked) for method in methods]
+    own = sum(_layers(method, shape, asked, first) for method, first in zip(methods, depths, strict=True))
+    return own + max(depths, default=0) * _trunk_layer(shape, asked, pictures_begun)
+
+
+def shared_layers(method: Method, num_layers: int, asked: Asked) -> int:
+    """How many layers, from the first on, compute under `method` what they compute with nothing pruned."""
+    inside = method.inside(num_layers)
+    if method.before(num_layers) is not None or (inside and inside.queries == "all"):
+        return 0
+    if inside is None:
+        return num_layers
+    return inside.plan(num_layers, asked.vision_tokens, asked.images)[0].layer + 1
+
+
+def _layers(method: Method, shape: Shape, asked: Asked, first: int) -> float:
+    """The layers from `first` on, of one prompt by itself."""
+    text = asked.before + asked.after
+    lengths = [n + text for n in method.entering(shape.num_layers, asked.vision_tokens, asked.images)[first:]]
+    return sum(layer_macs(n, n, shape.hidden_size, shape.intermediate_size) for n in lengths)
+
+
+def _trunk_layer(shape: Shape, asked: Asked, pictures_begun: float) -> float:
+    sizes = shape.hidden_size, shape.intermediate_size
+    if pictures_begun == 1:
+        return layer_macs(asked.tokens, asked.tokens, *sizes)
+    prefix = asked.before + asked.vision_tokens
+    return pictures_begun * layer_macs(prefix, prefix, *sizes) + layer_macs(asked.after, asked.tokens, *sizes)
