@@ -21,19 +21,18 @@ import adaptinfer_eval as ae
 from adaptinfer_eval.backbones import anatomy_of
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.backbones.messages import Image, Message, Video
-from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.methods.method import Method
 from adaptinfer_eval.models.batch import Answer, Batch, Prompt
 from adaptinfer_eval.models.decoding import Ended, Only, StopAt, continued, cut, until_end
-from adaptinfer_eval.models.features import Counts, Features, joined, of_prompts
+from adaptinfer_eval.models.features import Counts, Features, counts, joined, of_prompts
 from adaptinfer_eval.models.generation import Generation, may_see_prompt
 from adaptinfer_eval.models.kept import outlived
 from adaptinfer_eval.models.limits import most_tokens, slides
 from adaptinfer_eval.models.pictures import pad_behind, read_picture, shared_prefix
 from adaptinfer_eval.models.questions import asked
-from adaptinfer_eval.models.tally import Cost, Tally
+from adaptinfer_eval.models.tally import Cost, Tally, costs
 from adaptinfer_eval.models.videos import arguments, read_video
 from adaptinfer_eval.pruning import observed
 from adaptinfer_eval.pruning.finite import finite_logits
@@ -248,17 +247,8 @@ class Answering:
         return "mm_encoder_outputs" in inspect.signature(self.model.forward).parameters
 
     def _counts(self, prompts: Sequence[Prompt], inputs: Mapping[str, Tensor]) -> Counts:
-        """See `Family.image_inputs`."""
         of_videos: list[int] = self.anatomy.is_video(inputs["input_ids"]).sum(1).tolist()
-        all_tokens = self._vision_tokens(inputs)
-        return {
-            "prompts": [1] * len(prompts),
-            "prompts with images": [int(bool(prompt.images)) for prompt in prompts],
-            "images": [len(prompt.images) for prompt in prompts],
-            "videos": [len(prompt.videos) for prompt in prompts],
-            "image tokens": [tokens - video for tokens, video in zip(all_tokens, of_videos, strict=True)],
-            "video tokens": of_videos,
-        }
+        return counts(prompts, self._vision_tokens(inputs), of_videos)
 
     def _generate(self, batch: Batch, **options: Any) -> tuple[Any, Trace, list[Cost]]:
         method = self._after_leader(batch) if isinstance(self.method, FollowingMethod) else self.method
@@ -331,16 +321,8 @@ class Answering:
         return output, trace
 
     def _costs(self, batch: Batch, trace: Trace, seconds: float) -> list[Cost]:
-        shape = self.model.config.get_text_config()
-        vision = self._vision_tokens(batch.inputs)
         real = batch.inputs["attention_mask"].sum(1).tolist()
-        costs = []
-        rows = zip(trace.entering.tolist(), trace.schedules, trace.images, vision, real, strict=True)
-        for entering, schedule, images, of_images, tokens in rows:
-            text = tokens - of_images
-            macs = prefill_macs([n + text for n in entering], shape.hidden_size, shape.intermediate_size)
-            costs.append(Cost(schedule, tuple(entering), images, of_images, text, 2 * macs, seconds))
-        return costs
+        return costs(trace, self._vision_tokens(batch.inputs), real, self.model.config.get_text_config(), seconds)
 
     def _count(self, batch: Batch, costs: Sequence[Cost]) -> None:
         for prompt, cost in zip(batch.prompts, costs, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,23 @@ from torch import Tensor
 from adaptinfer_eval.backbones.family import Family
 from adaptinfer_eval.pruning.shown import Shown
 
+if TYPE_CHECKING:
+    from adaptinfer_eval.models.batch import Prompt
+
 Counts = Mapping[str, Sequence[int]]
 """Of each prompt of a batch, by the words of `Family.image_inputs`."""
+
+
+def counts(prompts: Sequence[Prompt], vision: Sequence[int], of_videos: Sequence[int]) -> Counts:
+    """See `Family.image_inputs`; each prompt has so many `vision` tokens, of which so many are `of_videos`."""
+    return {
+        "prompts": [1] * len(prompts),
+        "prompts with images": [int(bool(prompt.images)) for prompt in prompts],
+        "images": [len(prompt.images) for prompt in prompts],
+        "videos": [len(prompt.videos) for prompt in prompts],
+        "image tokens": [tokens - video for tokens, video in zip(vision, of_videos, strict=True)],
+        "video tokens": list(of_videos),
+    }
 
 
 def of_prompts(family: Family, inputs: Mapping[str, Tensor], counts: Counts) -> list[dict[str, Tensor]]:

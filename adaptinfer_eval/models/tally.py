@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.schedule import mean_count
+
+if TYPE_CHECKING:
+    from adaptinfer_eval.pruning.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,20 @@ class Cost:
     flops: float
     seconds: float
     generated_tokens: int = 0
+
+
+def costs(trace: Trace, vision: Sequence[int], real: Sequence[int], text: Any, seconds: float) -> list[Cost]:
+    """Of each prompt of a batch, `seconds` long: it had `vision` tokens before pruning, and `real` ones in all.
+
+    `text`: the configuration of the decoder.
+    """
+    found = []
+    rows = zip(trace.entering.tolist(), trace.schedules, trace.images, vision, real, strict=True)
+    for entering, schedule, images, of_images, tokens in rows:
+        others = tokens - of_images
+        macs = prefill_macs([n + others for n in entering], text.hidden_size, text.intermediate_size)
+        found.append(Cost(schedule, tuple(entering), images, of_images, others, 2 * macs, seconds))
+    return found
 
 
 @dataclass
