@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -42,11 +44,36 @@ def test_images_are_encoded_once_and_answers_stay_the_same(tmp_path: Path, monke
     sharing = "alone"
     alone = sweep("sharing=false")
     assert same_results(shared, alone)
+    assert journals(shared) == journals(alone)
     questions, pictures = 6 * 2, 2 * 2  # of two tasks that ask four questions about a picture
     # A picture is encoded once for all that is asked about it and all methods; for either budget of ToMe, once more for
     # each question. Alone, every cell encodes for every question; `other_question` does it for both of its questions.
     # The first question is asked by itself, before the rest of its batch, which is about the same picture.
     assert encoded == {"sharing": pictures + 1 + 2 * questions, "alone": 25 * questions}
+
+
+def journals(sweep: SweepConfig) -> dict[str, list[list[dict[str, Any]]]]:
+    """Answers, what they kept and what they cost, line by line; of the seconds alone it is not known."""
+    return {
+        path.name: [
+            [
+                {key: value for key, value in answer.items() if key != "seconds"}
+                for answer in json.loads(line)["answers"]
+            ]
+            for line in path.read_text(encoding="utf-8").splitlines()[1:]
+        ]
+        for path in Path(sweep.output, "journal").glob("*.jsonl")
+    }
+
+
+def test_the_log_says_how_much_is_held_for_methods(tmp_path: Path) -> None:
+    """AdaptInfer's first stage is after layer 0; vanilla goes on from there."""
+    checkpoint = save_tiny_llava(tmp_path / "tiny", layers=8)
+    config = small_sweep(checkpoint, tmp_path / "sweep", "tasks=mini_mme")
+    _, failed, _ = run(config)
+    log = Path(config.output, "log.txt").read_text(encoding="utf-8")
+    assert not failed
+    assert re.search(r"shared by methods: layers 0 to 0 of 3 prompts, \d\.\d MB", log), log
 
 
 def test_a_missing_other_question_fails_only_who_asks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,10 @@ from test_trunk import first_stage
 from tiny_models import METHODS
 
 import adaptinfer_eval as ae
+from adaptinfer_eval import backbones
 from adaptinfer_eval.backbones.messages import Image
 from adaptinfer_eval.models.generation import Generation
 
-SLIDES = ("gemma3", "gemma4", "paligemma")
-"""Families whose caches slide, and cannot be handed what was computed."""
 GENERATION = Generation({"max_new_tokens": 3, "num_beams": 1, "do_sample": False}, (), ())
 
 
@@ -42,4 +41,4 @@ def test_answers_are_those_of_each_method_alone(family: str, tmp_path: Path) -> 
             assert trace.kept.keys() == own.kept.keys()
             assert all(torch.equal(trace.kept[layer], own.kept[layer]) for layer in trace.kept), method
         deepest = max(first for method in methods if (first := first_stage(method, row.layers)) < row.layers - 1)
-        assert together.trunk.height == (0 if family in SLIDES or row.hybrid else deepest + 1)
+        assert together.trunk.height == (deepest + 1 if backbones.FAMILIES[family].hands_on else 0)

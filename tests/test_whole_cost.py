@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import adaptinfer_eval as ae
 from adaptinfer_eval.pruning.prefix import SharedPrefix
+from adaptinfer_eval.pruning.trunk import Trunk
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import Shape, load_config, shipped
 from adaptinfer_eval.sweep.task_size import TaskSize, task_sizes
@@ -116,6 +117,29 @@ def test_what_questions_about_one_picture_share_is_what_torch_counts(
     assert len(layers) == 32
     assert counted / 4 == pytest.approx(2 * work.shared, rel=0.01)
     assert work.shared < 0.9 * work.alone
+
+
+@pytest.mark.parametrize("attention", [SDPA, "eager"])
+@torch.no_grad()
+def test_what_methods_share_is_what_torch_counts(attention: str) -> None:
+    """In the order of their first stages, with the prefix of two pictures of four."""
+    model = llava(kv_heads=4, attention=attention)
+    named = [("adaptinfer", 64), ("adaptinfer", 48), ("fastv", 64), ("sparsevlm", 64), ("downsample", 64)]
+    methods = [*(ae.get_method(name)(budget=budget) for name, budget in named), VANILLA]
+    ids = torch.full((4, BEFORE + VISION + AFTER), 7)
+    ids[:, BEFORE : BEFORE + VISION] = IMAGE
+    pixels = torch.randn(2, 3, 96, 96)[[0, 0, 0, 1]]
+    trunk, counted = Trunk(), 0
+    for method in methods:
+        prefix = SharedPrefix(BEFORE + VISION, (0, 0, 0, 3))
+        with ae.pruned(model, method, prefix=prefix, trunk=trunk), FlopCounterMode(display=False) as counter:
+            model.generate(input_ids=ids, pixel_values=pixels, max_new_tokens=1)
+        layers = [name for name in counter.flop_counts if re.search(r"language_model\.layers\.\d+$", name)]
+        counted += sum(sum(counter.flop_counts[layer].values()) for layer in layers)
+    shape = Shape(num_layers=32, hidden_size=128, intermediate_size=352, vision_tokens=VISION)
+    work = work_of_question(methods, shape, Asked(BEFORE, VISION, AFTER), 2 / 4)
+    assert counted / 4 == pytest.approx(2 * work.shared, rel=0.01)
+    assert work.shared < 0.8 * work.alone
 
 
 def test_a_sweep_that_shares_nothing_is_what_its_records_say(tmp_path: Path) -> None:

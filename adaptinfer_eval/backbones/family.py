@@ -57,6 +57,8 @@ class Family(ABC):
     """Where positions begin."""
     follows: ClassVar[tuple[str, ...]] = ()
     """See `Anatomy.follows`."""
+    hands_on: ClassVar[bool] = True
+    """Whether methods share what its first layers compute: not where caches slide, or layers carry a state."""
     any_size: ClassVar[bool] = False
     """Whether images of other sizes have other numbers of vision tokens."""
     unseen: ClassVar[str] = ""

@@ -24,6 +24,7 @@ class Gemma3(Family):
     decoders: ClassVar = ("gemma3_text",)
     apart: ClassVar = True
     follows: ClassVar = ("token_type_ids",)
+    hands_on: ClassVar = False
 
     def image_tokens(self, config: Any) -> int:
         return int(config.mm_tokens_per_image)

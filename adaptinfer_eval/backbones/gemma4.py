@@ -25,6 +25,7 @@ class Gemma4(Family):
     any_size: ClassVar = True
     image_inputs: ClassVar = {"pixel_values": "images", "image_position_ids": "images"}
     follows: ClassVar = ("mm_token_type_ids",)
+    hands_on: ClassVar = False
     unseen: ClassVar = "its tower pools patches by their positions, and which are in a token is not known here"
 
     def image_tokens(self, config: Any) -> int:

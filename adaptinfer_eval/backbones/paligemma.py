@@ -25,6 +25,7 @@ class PaliGemma(Family):
     decoders: ClassVar = ("gemma", "gemma2")
     first_position: ClassVar = 1
     follows: ClassVar = ("token_type_ids",)
+    hands_on: ClassVar = False
 
     def image_tokens(self, config: Any) -> int:
         return patches(config.vision_config)

@@ -216,6 +216,7 @@ class Qwen35(Qwen2VL):
     title: ClassVar = "Qwen35"
     pretrained: ClassVar = "Qwen/Qwen3.5-9B"
     decoders: ClassVar = ("qwen3_5_text",)
+    hands_on: ClassVar = False
     bounds_videos: ClassVar = True
 
     thinking: str = choice("off", "on")

@@ -10,7 +10,7 @@ from adaptinfer_eval.cost import TEXT_BEFORE
 from adaptinfer_eval.sweep.cells import Planned
 from adaptinfer_eval.sweep.config import SweepConfig
 from adaptinfer_eval.sweep.task_size import TaskSize, task_sizes
-from adaptinfer_eval.sweep.whole_cost import Work, shares, work_of_sweep
+from adaptinfer_eval.sweep.whole_cost import Work, shares, shares_pictures, work_of_sweep
 
 HEADERS = ("task", "questions", "a picture", "TFLOPs each", "shared", "PFLOPs", "shared", "ratio")
 
@@ -47,13 +47,20 @@ def _rules(sweep: SweepConfig, planned: Sequence[Planned]) -> str:
     left_out = f" ({len(planned) - cells} without a cost on paper left out)" if cells < len(planned) else ""
     begin = f"{min(TEXT_BEFORE, sweep.text_tokens)} text tokens and the vision tokens"
     shared = (
-        "Shared are the layers in front of first stages, computed once for all settings that act only in the decoder;\n"
-        f"in them, what questions about one picture begin with ({begin}) once for\n"
-        f"those of a batch ({sweep.batch_size})."
+        "Shared are the layers in front of first stages, computed once for all settings that act only in the decoder"
     )
+    if not shares(sweep):
+        shared = "Nothing is shared: sharing=false, or a model whose caches slide or carry a state."
+    elif shares_pictures(sweep):
+        shared += (
+            f";\nin them, what questions about one picture begin with ({begin}) once for\n"
+            f"those of a batch ({sweep.batch_size})."
+        )
+    else:
+        shared += "."
     return (
         f"A question under all {cells} settings{left_out}: each alone, and with what they share.\n"
-        f"{shared if shares(sweep) else 'Nothing is shared: sharing=false, or a model whose tokens see later ones.'}\n"
+        f"{shared}\n"
         "A picture: questions about it, mean; where that is not known each is counted as the only one, a bound.\n"
         "The vision tower and decode steps are not in it; the second pass of other_question is."
     )

@@ -57,18 +57,25 @@ def work_of_question(methods: Sequence[Method], shape: Shape, asked: Asked, pict
 def work_of_sweep(config: SweepConfig, planned: Sequence[Planned], size: TaskSize | None, text_tokens: float) -> Work:
     """Of a question of a task of `size`, with `text_tokens` of text, under all cells of `planned` whose cost is known.
 
-    A task of no known size is one question a picture.
+    A task of no known size is one question a picture, and so is one asked of a model whose prompts begin with nothing
+    that could be shared.
     """
     shape, before = model_shape(config), min(TEXT_BEFORE, text_tokens)
     asked = Asked(before, config.images * shape.vision_tokens, text_tokens - before, config.images)
     methods = [setting.setting.build() for setting in planned if setting.audit]
-    work = work_of_question(methods, shape, asked, size.pictures_begun(config.batch_size) if size else 1.0)
+    begun = size.pictures_begun(config.batch_size) if size and shares_pictures(config) else 1.0
+    work = work_of_question(methods, shape, asked, begun)
     return work if shares(config) else Work(work.alone, work.alone)
 
 
 def shares(config: SweepConfig) -> bool:
-    """Whether a sweep shares what this module counts: it is asked to, and its model's tokens see only those before."""
-    return config.sharing and FAMILIES[config.backbone].sees_before()
+    """Whether methods share a trunk in a sweep: it is asked to, and its model's layers can be handed on."""
+    return config.sharing and FAMILIES[config.backbone].hands_on
+
+
+def shares_pictures(config: SweepConfig) -> bool:
+    """Whether questions about one picture share it there, too: its model's tokens see those before them, in one row."""
+    return shares(config) and FAMILIES[config.backbone].sees_before()
 
 
 def _together(methods: Sequence[Method], shape: Shape, asked: Asked, pictures_begun: float) -> float:

@@ -144,8 +144,8 @@ class Worker:
         """Of what methods had in common of a batch, which is gone with it: where it is larger than any before."""
         if batch.trunk is not None and batch.trunk.bytes > self._largest_trunk:
             self._largest_trunk = batch.trunk.bytes
-            layers, size = batch.trunk.height, batch.trunk.bytes / 1e6
-            print(f"{layers} layers of {len(batch.prompts)} prompts are shared by methods: {size:.1f} MB")
+            last, size = batch.trunk.height - 1, batch.trunk.bytes / 1e6
+            print(f"shared by methods: layers 0 to {last} of {len(batch.prompts)} prompts, {size:.1f} MB")
 
     def _requests(self, shard: Shard) -> Sequence[Request]:
         return [self.questions[shard.task][doc] for doc in shard.docs]
