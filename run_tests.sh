@@ -13,7 +13,7 @@ environment "[dev]"
 cd "$here"
 ruff check
 ruff format --check
-shellcheck --external-sources run_eval.sh run_tests.sh .ci/run .ci/vlmevalkit
+shellcheck --external-sources run_eval.sh run_tests.sh docs/slurm.sh .ci/run .ci/vlmevalkit
 [[ $versions == oldest ]] || mypy # old releases declare other types
 # One thread per test process: two of them already fill two cores.
 OMP_NUM_THREADS=1 python -m pytest -n 2 "$@"
