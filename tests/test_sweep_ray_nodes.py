@@ -37,10 +37,10 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
         path.write_text(f"#!/usr/bin/env bash\n{script}\n")
         path.chmod(0o755)
     job = str(os.getpid())
-    path = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
+    found = os.pathsep.join([str(tmp_path), str(Path(sys.executable).parent), os.environ["PATH"]])
     slurm = {"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "both", "SLURM_CPUS_PER_TASK": "1"}
     # Ray's sockets need a short path; its workers would wait for whatever else runs here.
-    yield {**os.environ, **slurm, "PATH": path, "TMPDIR": "/tmp", "RAY_worker_niceness": "0"}
+    yield {**os.environ, **slurm, "PATH": found, "TMPDIR": "/tmp", "RAY_worker_niceness": "0"}
     for process in psutil.process_iter(["cmdline"]):
         if f"/tmp/ray-{job}" in " ".join(process.info["cmdline"] or ()):
             process.kill()
@@ -64,7 +64,7 @@ def test_a_killed_node_costs_no_cell(tmp_path: Path, environment: dict[str, str]
     sweep = small_sweep(checkpoint, tmp_path / "nodes", *given)
     overrides = ["methods=vanilla,adaptinfer", "budgets=16", "tasks=mini_mme,mini_scienceqa", *given]
     where = [f"pretrained={checkpoint}", f"output={sweep.output}"]
-    command = [ROOT / "docs" / "slurm.sh", "mini", *overrides, *where]
+    command = [str(ROOT / "docs" / "slurm.sh"), "mini", *overrides, *where]
     log = tmp_path / "log"
     with log.open("w") as file, subprocess.Popen(command, env=environment, stdout=file, stderr=file) as script:
         deadline = time.monotonic() + SECONDS
