@@ -136,13 +136,17 @@ def test_one_that_has_grown_too_high_is_not_used() -> None:
 
 
 def test_another_batch_s_is_refused() -> None:
-    """One of other lengths at once, one of other tokens before its answer is there."""
+    """One of other lengths at once, one of another token, or another image, before its answer is there."""
     model, method, trunk = llava(), ae.get_method("fastv")(schedule="1:9"), Trunk()
     answers(model, method, batch([prompt(5, 1, 7, 1)]), trunk=trunk)
     with pytest.raises(ValueError, match="trunk= is of another batch"):
         answers(model, method, batch([prompt(5, 1, 8, 1)]), trunk=trunk)
-    with pytest.raises(PruningError, match="trunk= is of another batch"):
-        answers(model, method, batch([prompt(5, 1, 7, 2)]), trunk=trunk)
+    one_token, one_image = prompt(5, 1, 7, 1), prompt(5, 1, 7, 1)
+    one_token["input_ids"][0, -1] = 2
+    one_image["pixel_values"] = prompt(5, 1, 7, 2)["pixel_values"]
+    for other in (one_token, one_image):
+        with pytest.raises(PruningError, match="trunk= is of another batch"):
+            answers(model, method, batch([other]), trunk=trunk)
 
 
 def test_layers_are_the_model_s_own_again() -> None:

@@ -228,7 +228,7 @@ class DecoderWatch:
         embeds = kwargs.get("inputs_embeds")
         if self.climb is None or embeds is None or not any(prompt.vision) or not self.climb.can(cache_of(kwargs)):
             return None
-        self.climb.same_batch(prompt, embeds, prefix)
+        self.climb.same_batch(prompt, self.given.get("input_ids"), embeds, prefix)
         return self.climb
 
     def _share(self, prompt: Prompt, prefix: SharedPrefix, kwargs: Kwargs) -> tuple[Kwargs, Shared]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
@@ -19,6 +20,8 @@ from adaptinfer_eval.pruning.prefix import Shared
 from adaptinfer_eval.pruning.prompt import Prompt
 from adaptinfer_eval.pruning.proof import Doubts, attention_of
 from adaptinfer_eval.pruning.releases import cache_of
+
+OTHER = "trunk= is of another batch: give every batch a Trunk of its own"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Trunk:
     Give it to `pruned` for one method after the other, in the order of their first stages, always with the same batch.
     It grows by the layers that a method needs and it has not: `keys`, `values` (B, H_kv, n, size) of each. Of the last
     one only, `looked`; `leaving` (B, n, D), what it and the one below hand on; and, where a prefix is shared,
-    what they made of that (`prefix`). `batch`, `sums` (B, D): what tells one batch from another.
+    what they made of that (`prefix`). `batch`, `ids` (B, L), `sums` (B, D): what tells one batch from another.
     """
 
     keys: list[Tensor] = field(default_factory=list)
@@ -47,6 +50,7 @@ class Trunk:
     looked: Looked | None = None
     prefix: tuple[Tensor, Tensor] | None = None
     batch: Any = None
+    ids: Tensor | None = None
     sums: Tensor | None = None
 
     @property
@@ -93,18 +97,21 @@ class Climb:
             self.trunk.prefix = (prefix.hidden, prefix.entering)
         return self.trunk.height
 
-    def same_batch(self, prompt: Prompt, embeds: Tensor, prefix: int) -> None:
-        """ValueError where the trunk is of prompts of other lengths; an error later where their tokens are others.
+    def same_batch(self, prompt: Prompt, ids: Tensor | None, embeds: Tensor, prefix: int) -> None:
+        """ValueError where the trunk is of prompts of other lengths; an error later where tokens or images are others.
 
-        `embeds` (B, L, D): of the whole prompts, of which `prefix` tokens are shared.
+        `ids` (B, L), where they are known, and `embeds` (B, L, D): of the whole prompts, of which `prefix` tokens are
+        shared. Images may have been encoded anew, which on some devices gives other last bits.
         """
         batch = (tuple(embeds.shape), prefix, tuple(prompt.real), tuple(prompt.vision), tuple(prompt.text_after))
-        sums = embeds.sum(1)
-        if self.trunk.batch is None:
-            self.trunk.batch, self.trunk.sums = batch, sums
-        if self.trunk.batch != batch or self.trunk.sums is None:
-            raise ValueError("trunk= is of another batch: give every batch a Trunk of its own")
-        self.doubts.deny(self.trunk.sums != sums, "trunk= is of another batch: give every batch a Trunk of its own")
+        sums, trunk = embeds.sum(1, dtype=torch.float32), self.trunk
+        if trunk.batch is None:
+            trunk.batch, trunk.ids, trunk.sums = batch, ids, sums
+        if trunk.batch != batch or trunk.sums is None or (trunk.ids is None) != (ids is None):
+            raise ValueError(OTHER)
+        self.doubts.deny((trunk.sums - sums).abs() > 1e-3 * trunk.sums.abs().amax(), OTHER)
+        if trunk.ids is not None and ids is not None:
+            self.doubts.deny(trunk.ids != ids, OTHER)
 
     def open(self, cache: Any, prefix: int) -> tuple[int, tuple[Tensor, Tensor] | None]:
         """What `compute_prefix` begins with; `cache` then holds `prefix` tokens, as its first layer has to say."""
