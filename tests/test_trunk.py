@@ -135,6 +135,42 @@ def test_one_that_has_grown_too_high_is_not_used() -> None:
     assert trunk.height == 4
 
 
+@pytest.mark.parametrize("layer", [2, 3, 5])
+def test_an_error_on_the_way_leaves_it_as_it_was(layer: int) -> None:
+    model, inputs, trunk = llava(), together(), Trunk()
+    early, late = ae.get_method("fastv")(schedule="1:9"), ae.get_method("fastv")(schedule="3:9")
+
+    def stop(*_: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    answers(model, early, inputs, prefix=PREFIX, trunk=trunk)
+    mlp = model.model.language_model.layers[layer].mlp.register_forward_hook(stop)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        answers(model, late, inputs, prefix=PREFIX, trunk=trunk)
+    mlp.remove()
+    assert trunk.height == (4 if layer == 5 else 2)
+    for method in (late, ae.get_method("vanilla")()):
+        shared = answers(model, method, inputs, prefix=PREFIX, trunk=trunk)
+        assert torch.equal(shared[1], answers(model, method, inputs, prefix=PREFIX)[1])
+
+
+@torch.no_grad()
+def test_a_batch_after_one_that_failed_shares_nothing() -> None:
+    """In the same block, with another cache."""
+    model, inputs, method = llava(), together(), ae.get_method("fastv")(schedule="1:9")
+    config, trunk = model.config.text_config, Trunk()
+    layers = model.model.language_model.layers
+    answers(model, method, inputs, trunk=trunk)
+    with ae.pruned(model, method, trunk=trunk):
+        handle = layers[3].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model(**inputs, past_key_values=DynamicCache(config=config))
+        handle.remove()
+        logits = model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1]
+    with ae.pruned(model, method):
+        assert torch.equal(logits, model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1])
+
+
 def test_another_batch_s_is_refused() -> None:
     """One of other lengths at once, one of another token, or another image, before its answer is there."""
     model, method, trunk = llava(), ae.get_method("fastv")(schedule="1:9"), Trunk()

@@ -192,6 +192,8 @@ class DecoderWatch:
         if prefix is not None:
             kwargs = with_positions(prompt, kwargs)
             prefix = prefix if self._can_share(kwargs) else None
+        if self.climbing is not None:
+            self.climbing.end()  # of a prefill that ended in an error
         self.climbing = self._may_climb(prompt, kwargs, prefix.length if prefix else 0)
         if prefix is not None:
             kwargs, shared = self._share(prompt, prefix, kwargs)

@@ -78,6 +78,12 @@ class Climb:
         self.last = min(pruner.stages if pruner else (), default=len(layers) - 1)
         self.grows = self.last + 1 < len(layers)
         self.cache: Any = None  # of the prefill that climbs
+        self.prefix: tuple[Tensor, Tensor] | None = None
+        # What it adds, all at once when `last` has run: after an error in between, the trunk is as it was.
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
+        self.leaving: dict[int, Tensor] = {}
+        self.looked: Looked | None = None
         self.text = 0  # tokens at the end of prompts whose queries are kept
 
     def hook(self) -> list[_Shortcut]:
@@ -93,8 +99,8 @@ class Climb:
     def begin(self, prompt: Prompt, kwargs: Mapping[str, Any], prefix: Shared | None) -> int:
         """Get ready for the prefill of `prompt` with a decoder's `kwargs`; returns how many layers are passed over."""
         self.cache, self.text = cache_of(kwargs), max(prompt.text_after)
-        if self.grows and prefix is not None:
-            self.trunk.prefix = (prefix.hidden, prefix.entering)
+        self.prefix = None if prefix is None else (prefix.hidden, prefix.entering)
+        self.leaving = dict(self.trunk.leaving)
         return self.trunk.height
 
     def same_batch(self, prompt: Prompt, ids: Tensor | None, embeds: Tensor, prefix: int) -> None:
@@ -125,12 +131,13 @@ class Climb:
 
     def saw(self, module: nn.Module, query: Tensor, mask: Tensor | None, given: Mapping[str, Any]) -> None:
         """A layer attends, `query` (B, H, n, size)."""
-        growing = self.cache is not None and self.grows and self.trunk.height <= self.last
-        if not growing or module is not attention_of(self.layers[self.trunk.height]):
+        index = self.trunk.height + len(self.keys)
+        growing = self.cache is not None and self.grows and index <= self.last
+        if not growing or module is not attention_of(self.layers[index]):
             return
         kept = mask[..., -self.text :, :].clone() if isinstance(mask, Tensor) and mask.ndim == 4 else mask
         plain = {name: value for name, value in given.items() if not isinstance(value, Tensor)}
-        self.trunk.looked = Looked(query[:, :, -self.text :].clone(), kept, plain)
+        self.looked = Looked(query[:, :, -self.text :].clone(), kept, plain)
 
     def _forward(self, index: int, original: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         """In place of the forward of layer `index`, which is `original`."""
@@ -139,13 +146,20 @@ class Climb:
         if index < self.trunk.height:
             return self._passed(index, args[0] if args else kwargs["hidden_states"])
         leaving = original(*args, **kwargs)
-        if self.grows and index == self.trunk.height:
-            filled = self.cache.layers[index]
-            self.trunk.keys.append(filled.keys)
-            self.trunk.values.append(filled.values)
-            self.trunk.leaving = {kept: self.trunk.leaving[kept] for kept in self.trunk.leaving if kept == index - 1}
-            self.trunk.leaving[index] = leaving
+        if self.grows:
+            self._grow(index, leaving)
         return leaving
+
+    def _grow(self, index: int, leaving: Tensor) -> None:
+        """Layer `index`, the next one, has run."""
+        filled, trunk = self.cache.layers[index], self.trunk
+        self.keys.append(filled.keys)
+        self.values.append(filled.values)
+        self.leaving = {kept: states for kept, states in self.leaving.items() if kept == index - 1} | {index: leaving}
+        if index == self.last:
+            trunk.keys, trunk.values = trunk.keys + self.keys, trunk.values + self.values
+            trunk.leaving, trunk.looked, trunk.prefix = self.leaving, self.looked, self.prefix
+            self.keys, self.values = [], []
 
     def _passed(self, index: int, hidden: Tensor) -> Tensor:
         """What layer `index` handed on, and all else that comes of its run; `hidden` where nobody looks at that."""
