@@ -1,9 +1,10 @@
 """A sweep against the plain command line of lmms-eval, cell by cell: the same answers, in a fraction of the time.
 
-    python benchmarks/sweep.py [--limit 24] [--methods vanilla,fastv] [--budgets 128,64] [--sweep-only]
+    python benchmarks/sweep.py [--limit 24] [--methods vanilla,fastv] [--budgets 128,64] [--workers 2] [--sweep-only]
 
 Both are timed end to end, from the start of the command to its end, one after the other on the same machine: the sweep
-is one command, lmms-eval one command per (method, budget) with all tasks. tests/test_sweep_sharing.py counts the images
+is one command with a worker per core, lmms-eval one command per (method, budget) with all tasks, on as many threads as
+torch takes by itself: all cores. tests/test_sweep_sharing.py counts the images
 that the vision tower encodes: each once for all methods that leave it alone.
 
 Then how near the time in the model is to what its arithmetic takes: the records' seconds (prefill with all that methods
@@ -35,7 +36,7 @@ from adaptinfer_eval.sweep.config import SweepConfig, load_config
 from adaptinfer_eval.sweep.records import Record, read_records
 from adaptinfer_eval.sweep.shape import model_shape
 from adaptinfer_eval.sweep.task_size import task_sizes
-from adaptinfer_eval.sweep.threads import use_threads
+from adaptinfer_eval.sweep.threads import cores, use_threads
 from adaptinfer_eval.sweep.whole_cost import work_of_sweep
 
 Scores = dict[tuple[str, str], dict[str, float]]
@@ -102,11 +103,13 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=24, help="questions per task")
     parser.add_argument("--methods", default="vanilla,tome,fastv,pdrop,sparsevlm,adaptinfer,random,downsample")
     parser.add_argument("--budgets", default="128,64")
+    parser.add_argument("--workers", type=int, default=cores(), help="of the sweep; by default one per core")
     parser.add_argument("--sweep-only", action="store_true", help="only the sweep, against the limit")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        overrides = [f"methods={given.methods}", f"budgets={given.budgets}", f"limit={given.limit}", "workers=1"]
+        overrides = [f"methods={given.methods}", f"budgets={given.budgets}", f"limit={given.limit}"]
+        overrides.append(f"workers={given.workers}")
         config = load_config("mini", [*overrides, f"output={folder / 'sweep'}"])
         speeds = [macs_per_second(config)]
         shared = timed(["adaptinfer_eval.cli", "run", "mini", *overrides, f"output={config.output}"])

@@ -84,6 +84,9 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     sweep, columns = _read_sweep(config, overrides, full)
     # Read when torch is loaded: threads that wait for each other by spinning take cores that others need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from adaptinfer_eval.sweep.forks import import_ahead
+
+    import_ahead(sweep)
     from rich.console import Console
 
     from adaptinfer_eval.report.page.answers import keep_documents

@@ -6,7 +6,6 @@ VLMEvalKit asks one question at a time, but models behind an API from many threa
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from queue import Empty, Queue
 from typing import Any
 
 from adaptinfer_eval.backbones.messages import Message
+from adaptinfer_eval.sweep.forks import context_of_workers
 from adaptinfer_eval.sweep.pools.processes import visible_gpus
 from adaptinfer_eval.sweep.threads import use_threads
 
@@ -63,7 +63,7 @@ class Remote:
     """A model in a process of its own, on its share of the GPUs and cores. RuntimeError where that has ended."""
 
     def __init__(self, model: str, arguments: Mapping[str, Any], index: int, workers: int, gpus: Sequence[str]) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = context_of_workers(gpus)
         self.pipe, theirs = context.Pipe()
         given = (model, dict(arguments), index, workers, gpus, theirs)
         self.process = context.Process(target=_serve, args=given, daemon=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
@@ -14,6 +13,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from adaptinfer_eval.sweep.config import SweepConfig, SweepError
+from adaptinfer_eval.sweep.forks import context_of_workers
 from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.logs import logged_to
 from adaptinfer_eval.sweep.shards import Shard
@@ -39,7 +39,7 @@ class Processes:
             self.restart(index)
 
     def restart(self, worker: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = context_of_workers(self.gpus[worker])
         self.pipes[worker], theirs = context.Pipe()
         given = (self.config, self.sources, worker, self.workers, self.gpus[worker], theirs)
         self.processes[worker] = context.Process(target=_serve, args=given, daemon=True)
