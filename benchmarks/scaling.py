@@ -11,31 +11,25 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from adaptinfer_eval.cost import prefill_macs
 from adaptinfer_eval.methods.image import works_in_tower
 from adaptinfer_eval.sweep.cells import Planned, plan
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
+from adaptinfer_eval.sweep.task_size import task_sizes
+from adaptinfer_eval.sweep.whole_cost import shares_pictures, work_of_sweep
 
-
-@dataclass(frozen=True)
-class Task:
-    """Questions, and text tokens of a prompt: those at which Eq. 5 gives the FLOPs of the paper's Table 3."""
-
-    questions: int
-    text_tokens: int
-
-
-TASKS = {
-    "adaptinfer_mme": Task(2374, 66),
-    "adaptinfer_gqa": Task(12578, 64),
-    "adaptinfer_mmbench_en_dev": Task(4329, 118),
-    "adaptinfer_scienceqa_img": Task(2017, 118),  # not in Table 3: taken to be like MMBench's, options and all
-    "adaptinfer_textvqa": Task(5000, 117),
+TEXT_TOKENS = {
+    "adaptinfer_mme": 66,
+    "adaptinfer_gqa": 64,
+    "adaptinfer_mmbench_en_dev": 118,
+    "adaptinfer_scienceqa_img": 118,  # not in Table 3: taken to be like MMBench's, options and all
+    "adaptinfer_textvqa": 117,
 }
+"""Of a prompt: those at which Eq. 5 gives the FLOPs of the paper's Table 3."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +71,25 @@ class Work:
 
 
 def work_of(config: SweepConfig, assumed: Assumed) -> Work:
-    """All questions of a configuration for LLaVA-1.5 that has a `shape`."""
+    """All questions of a configuration for LLaVA-1.5 that has a `shape`; what cells and questions share, once."""
     settings = [planned for planned in plan(config) if planned.audit]
-    questions = {name: TASKS[name].questions for name in config.tasks}
+    sizes = task_sizes(config.tasks)
+    questions = {name: sizes[name].questions for name in config.tasks}
     batches = {name: math.ceil(count / config.batch_size) for name, count in questions.items()}
-    prefill = sum(
-        max(questions[name] * prefill_flops(config, setting, TASKS[name].text_tokens) / assumed.sustained, least)
-        for name, least in ((name, count * assumed.step) for name, count in batches.items())
+    lines = len(settings) * sum(batches.values())
+    # Together they compute what they share once; where one by itself would wait for its launches, it still does.
+    prefill = sum(computing(config, settings, name, assumed) for name in questions) + sum(
+        max(0.0, count * assumed.step - computing(config, [setting], name, assumed))
+        for name, count in batches.items()
         for setting in settings
     )
     own_towers = sum(works_in_tower(planned.setting.build()) for planned in settings)
     encodings = 1 + own_towers if config.sharing else len(settings)
-    tower = encodings * sum(questions.values()) * tower_flops(config)
-    lines = len(settings) * sum(batches.values())
+    pictures = sum(
+        count * (sizes[name].pictures_begun(config.batch_size) if shares_pictures(config) else 1)
+        for name, count in questions.items()
+    )
+    tower = encodings * pictures * tower_flops(config)
     return Work(
         requests=len(settings) * sum(questions.values()),
         last_requests=len(settings) * questions[config.tasks[-1]],
@@ -101,12 +101,11 @@ def work_of(config: SweepConfig, assumed: Assumed) -> Work:
     )
 
 
-def prefill_flops(config: SweepConfig, setting: Planned, text_tokens: int) -> float:
-    """Of one request: two per multiply-add of Eq. 5."""
-    assert config.shape is not None
-    shape = config.shape
-    entering = setting.setting.build().entering(shape.num_layers, shape.vision_tokens)
-    return 2 * prefill_macs([n + text_tokens for n in entering], shape.hidden_size, shape.intermediate_size)
+def computing(config: SweepConfig, settings: Sequence[Planned], name: str, assumed: Assumed) -> float:
+    """Seconds of all prefills of a task, by its multiply-adds."""
+    size = task_sizes([name])[name]
+    work = work_of_sweep(config, settings, size, TEXT_TOKENS[name])
+    return 2 * size.questions * work.shared / assumed.sustained
 
 
 def tower_flops(config: SweepConfig) -> float:

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from scaling import Assumed, prefill_flops, row, tower_flops, work_of
+from scaling import Assumed, computing, row, tower_flops, work_of
 
 from adaptinfer_eval.sweep.cells import plan
 from adaptinfer_eval.sweep.config import load_config
+from adaptinfer_eval.sweep.task_size import task_sizes
 
 ROOT = Path(__file__).parent.parent
 
@@ -24,17 +25,22 @@ def test_the_docs_show_what_the_script_prints() -> None:
 
 def test_flops_are_the_papers_and_a_counters() -> None:
     """Table 3 on MME, twice its multiply-adds; CLIP-L/14-336 has 304 million weights, used by each of 577 tokens."""
-    config = load_config("table1")
+    config = load_config("table1", ["sharing=false"])
     vanilla = next(planned for planned in plan(config) if planned.setting.label == "vanilla")
-    assert prefill_flops(config, vanilla, 66) == pytest.approx(2 * 4.268e12, rel=1e-3)
+    flops = computing(config, [vanilla], "adaptinfer_mme", Assumed(sustained=1))
+    assert flops == pytest.approx(2374 * 2 * 4.268e12, rel=1e-3)
     assert tower_flops(config) == pytest.approx(2 * 577 * 304e6, rel=0.2)
 
 
 def test_what_is_shared_is_counted_once() -> None:
-    shared, alone = (work_of(load_config("table1", [f"sharing={on}"]), Assumed()) for on in ("true", "false"))
+    config = load_config("table1")
+    shared, alone = work_of(config, Assumed()), work_of(load_config("table1", ["sharing=false"]), Assumed())
     assert shared.requests == alone.requests == 11 * 26298
-    assert alone.tower / shared.tower == pytest.approx(11 / 3)  # once for all, and for ToMe's two budgets
-    assert (shared.prefill, shared.decode) == (alone.prefill, alone.decode)
+    pictures = sum(size.questions * size.pictures_begun(8) for size in task_sizes(config.tasks).values())
+    # Each of a batch's pictures once for all, and for ToMe's two budgets.
+    assert alone.tower / shared.tower == pytest.approx(11 * 26298 / (3 * pictures))
+    assert shared.prefill < 0.75 * alone.prefill
+    assert shared.decode == alone.decode
 
 
 def test_the_main_process_is_the_limit_of_many() -> None:
