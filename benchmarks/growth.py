@@ -5,7 +5,9 @@
 One worker in this process answers the mini tasks with one token each, so that there are no decode steps, which are not
 on paper. Printed are multiply-adds of all questions under all cells, each cell alone and with what they share, as
 `adaptinfer-eval plan` counts them; the seconds in the model, the median over rounds in which all sweeps take turns; and
-both as multiples of the block's first line. What they differ by is how well shapes fill the machine.
+both as multiples of the block's first line. Last, the seconds over what the multiply-adds would take at the speed of
+vanilla's plain prefills in the same run, attention counted as causal kernels compute it: how well smaller shapes fill the
+machine.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 
+from sweep import macs_per_second
 from tabulate import tabulate
 
 from adaptinfer_eval.sweep.cells import Cell, in_order_of_stages, plan, settings
@@ -27,7 +30,7 @@ from adaptinfer_eval.sweep.shards import in_batches, shards
 from adaptinfer_eval.sweep.task_size import TaskSize
 from adaptinfer_eval.sweep.tasks import load_tasks, questions
 from adaptinfer_eval.sweep.threads import use_threads
-from adaptinfer_eval.sweep.whole_cost import work_of_sweep
+from adaptinfer_eval.sweep.whole_cost import Work, work_of_sweep
 from adaptinfer_eval.sweep.worker import Answered, Worker
 
 METHODS = ("vanilla", "fastv", "adaptinfer", "dart", "sparsevlm", "visionzip", "vscan", "random")
@@ -75,10 +78,10 @@ class Swept:
         self.seconds.append(seconds)
         self.text_tokens = statistics.fmean(text)
 
-    def numbers(self) -> tuple[float, float, float]:
-        """Multiply-adds alone and shared, and seconds."""
-        work = work_of_sweep(self.config, plan(self.config), self.size, self.text_tokens)
-        return self.questions * work.alone, self.questions * work.shared, statistics.median(self.seconds)
+    def macs(self, causal: bool = False) -> Work:
+        """Of all questions under all cells."""
+        work = work_of_sweep(self.config, plan(self.config), self.size, self.text_tokens, causal)
+        return Work(self.questions * work.alone, self.questions * work.shared)
 
 
 def blocks(count: int) -> dict[str, dict[str, Swept]]:
@@ -99,6 +102,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     use_threads(1)
+    speed = macs_per_second(load_config("mini", ["workers=1"]))
     found = blocks(given.questions)
     sweeps = [swept for block in found.values() for swept in block.values()]
     for _ in range(given.rounds + 1):
@@ -108,13 +112,25 @@ def main() -> None:
     for what, block in found.items():
         for swept in block.values():
             del swept.seconds[0]  # the first round warms up
-        _, paper, measured = next(iter(block.values())).numbers()
+        first = next(iter(block.values()))
         for name, swept in block.items():
-            alone, shared, seconds = swept.numbers()
-            times = (shared / paper, seconds / measured)
-            rows.append((what, name, swept.settings, alone / 1e9, shared / 1e9, seconds, *times))
-    headers = ("what grows", "", "settings", "GMACs alone", "shared", "seconds", "paper, times", "measured, times")
-    print(tabulate(rows, headers, "github", floatfmt=("", "", "", ".1f", ".1f", ".2f", ".2f", ".2f")))
+            work, seconds = swept.macs(), statistics.median(swept.seconds)
+            times = (work.shared / first.macs().shared, seconds / statistics.median(first.seconds))
+            limit = swept.macs(causal=True).shared / speed
+            macs = (work.alone / 1e9, work.shared / 1e9)
+            rows.append((what, name, swept.settings, *macs, seconds, *times, seconds / limit))
+    head = (
+        "what grows",
+        "",
+        "settings",
+        "GMACs alone",
+        "shared",
+        "seconds",
+        "paper, times",
+        "measured, times",
+        "to limit",
+    )
+    print(tabulate(rows, head, "github", floatfmt=("", "", "", ".1f", ".1f", *[".2f"] * 4)))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ torch takes by itself: all cores. tests/test_sweep_sharing.py counts the images
 that the vision tower encodes: each once for all methods that leave it alone.
 
 Then how near the time in the model is to what its arithmetic takes: the records' seconds (prefill with all that methods
-do, and decode steps; not the vision tower where it is shared) over a limit, the FLOPs on paper of all cells with what
-they share (`adaptinfer-eval plan`) at the speed of plain prefills of vanilla's before and after the sweep, with nothing
-shared, on as many threads. `--sweep-only` leaves lmms-eval out.
+do, and decode steps; not the vision tower where it is shared) over a limit, the multiply-adds of all cells with what
+they share, at the speed of plain prefills of vanilla's before and after the sweep, with nothing shared, on as many
+threads. Of both, attention is counted as causal kernels compute it. Several workers also wait for each other in that
+time: read this with `--workers 1 --sweep-only`, which leaves lmms-eval out.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from tabulate import tabulate
 
 from adaptinfer_eval.bench.measure import Subject, sample
 from adaptinfer_eval.bench.shapes import load, prompts, ready
-from adaptinfer_eval.cost import prefill_macs
+from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Setting, plan, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
 from adaptinfer_eval.sweep.records import Record, read_records
 from adaptinfer_eval.sweep.shape import model_shape
 from adaptinfer_eval.sweep.task_size import task_sizes
 from adaptinfer_eval.sweep.threads import cores, use_threads
-from adaptinfer_eval.sweep.whole_cost import work_of_sweep
+from adaptinfer_eval.sweep.whole_cost import Asked, work_of_question, work_of_sweep
 
 Scores = dict[tuple[str, str], dict[str, float]]
 """Metrics by (method and budget, task)."""
@@ -64,12 +65,12 @@ def plain_command(config: SweepConfig, setting: Setting, output: Path) -> list[s
 
 
 def macs_per_second(config: SweepConfig, prefills: int = 5) -> float:
-    """Multiply-adds by Eq. 5 a second of plain prefills of the unpruned model, nothing shared; the median."""
+    """Multiply-adds a second of plain prefills of the unpruned model, nothing shared; the median."""
     use_threads(config.workers or 1)
     model = ready(load(config.checkpoint, torch.float32, torch.device("cpu")))
     inputs, shape = prompts(model, config.batch_size, config.text_tokens), model_shape(config)
-    tokens = [shape.vision_tokens + config.text_tokens] * shape.num_layers
-    macs = config.batch_size * prefill_macs(tokens, shape.hidden_size, shape.intermediate_size)
+    asked = Asked(0, shape.vision_tokens, config.text_tokens, causal=True)
+    macs = config.batch_size * work_of_question([get_method("vanilla")()], shape, asked, 1).alone
     with torch.inference_mode():
         taken = [sample(Subject(model, None, inputs, new_tokens=2))["prefill"] for _ in range(prefills + 1)]
     return macs / statistics.median(taken[1:])  # the first warms up
@@ -81,7 +82,7 @@ def macs_on_paper(config: SweepConfig, records: list[Record]) -> float:
     for name, size in sizes.items():
         asked = size.limited(config.limit)
         text = statistics.fmean(record["audit"]["text_tokens"] for record in records if record["task"] == name)
-        macs += asked.questions * work_of_sweep(config, planned, asked, text).shared
+        macs += asked.questions * work_of_sweep(config, planned, asked, text, causal=True).shared
     return macs
 
 

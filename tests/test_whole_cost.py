@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_layers_in_front_of_first_stages_are_computed_once(pictures_begun: float
     alone = WHOLE + 3 * ELEVEN + 2 * WHOLE + 2 * NINE
     assert work(ONE_LAYER, TWO_LAYERS) == Work(alone, 2 * trunk + 3 * ELEVEN + 2 * NINE)
     assert work(TWO_LAYERS, VANILLA, ONE_LAYER) == Work(alone + 4 * WHOLE, 4 * trunk + 3 * ELEVEN + 2 * NINE)
+
+
+def test_causal_attention_is_over_half_of_what_is_computed_together() -> None:
+    """12 tokens over 6 of themselves, mean, and the 3 of each question over the 12 and 1.5 of themselves."""
+    asked = replace(ASKED, causal=True)
+    trunk = 0.25 * (34 * 12 + 4 * 12 * 6) + 34 * 3 + 4 * 3 * 13.5
+    whole, eleven = 34 * 15 + 4 * 15 * 7.5, 34 * 11 + 4 * 11 * 5.5
+    work = work_of_question([ONE_LAYER], SHAPE, asked, 0.25)
+    assert work == Work(whole + 3 * eleven, trunk + 3 * eleven)
 
 
 @pytest.mark.parametrize(("method", "own"), NO_LAYER)

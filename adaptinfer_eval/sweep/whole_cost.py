@@ -24,12 +24,16 @@ from adaptinfer_eval.sweep.task_size import TaskSize
 
 @dataclass(frozen=True)
 class Asked:
-    """A prompt: text tokens `before` the vision tokens of its `images`, and `after` them."""
+    """A prompt: text tokens `before` the vision tokens of its `images`, and `after` them.
+
+    `causal`: attention is counted as kernels compute it, each token over those up to it; Eq. 5 counts it over all.
+    """
 
     before: float
     vision_tokens: int
     after: float
     images: int = 1
+    causal: bool = False
 
     @property
     def tokens(self) -> float:
@@ -54,14 +58,20 @@ def work_of_question(methods: Sequence[Method], shape: Shape, asked: Asked, pict
     return Work(alone, sum(_together(group, shape, asked, pictures_begun) for group in (methods, leaders)))
 
 
-def work_of_sweep(config: SweepConfig, planned: Sequence[Planned], size: TaskSize | None, text_tokens: float) -> Work:
+def work_of_sweep(
+    config: SweepConfig,
+    planned: Sequence[Planned],
+    size: TaskSize | None,
+    text_tokens: float,
+    causal: bool = False,
+) -> Work:
     """Of a question of a task of `size`, with `text_tokens` of text, under all cells of `planned` whose cost is known.
 
     A task of no known size is one question a picture, and so is one asked of a model whose prompts begin with nothing
     that could be shared.
     """
     shape, before = model_shape(config), min(TEXT_BEFORE, text_tokens)
-    asked = Asked(before, config.images * shape.vision_tokens, text_tokens - before, config.images)
+    asked = Asked(before, config.images * shape.vision_tokens, text_tokens - before, config.images, causal)
     methods = [setting.setting.build() for setting in planned if setting.audit]
     begun = size.pictures_begun(config.batch_size) if size and shares_pictures(config) else 1.0
     work = work_of_question(methods, shape, asked, begun)
@@ -98,12 +108,17 @@ def _layers(method: Method, shape: Shape, asked: Asked, first: int) -> float:
     """The layers from `first` on, of one prompt by itself."""
     text = asked.before + asked.after
     lengths = [n + text for n in method.entering(shape.num_layers, asked.vision_tokens, asked.images)[first:]]
-    return sum(layer_macs(n, n, shape.hidden_size, shape.intermediate_size) for n in lengths)
+    return sum(_layer(shape, asked, n, n) for n in lengths)
 
 
 def _trunk_layer(shape: Shape, asked: Asked, pictures_begun: float) -> float:
-    sizes = shape.hidden_size, shape.intermediate_size
     if pictures_begun == 1:
-        return layer_macs(asked.tokens, asked.tokens, *sizes)
+        return _layer(shape, asked, asked.tokens, asked.tokens)
     prefix = asked.before + asked.vision_tokens
-    return pictures_begun * layer_macs(prefix, prefix, *sizes) + layer_macs(asked.after, asked.tokens, *sizes)
+    return pictures_begun * _layer(shape, asked, prefix, prefix) + _layer(shape, asked, asked.after, asked.tokens)
+
+
+def _layer(shape: Shape, asked: Asked, computed: float, attended: float) -> float:
+    """A layer that computes the last `computed` of `attended` tokens."""
+    seen = attended - computed / 2 if asked.causal else attended
+    return layer_macs(computed, seen, shape.hidden_size, shape.intermediate_size)
