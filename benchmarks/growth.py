@@ -6,8 +6,8 @@ One worker in this process answers the mini tasks with one token each, so that t
 on paper. Printed are multiply-adds of all questions under all cells, each cell alone and with what they share, as
 `adaptinfer-eval plan` counts them; the seconds in the model, the median over rounds in which all sweeps take turns; and
 both as multiples of the block's first line. Last, the seconds over what the multiply-adds would take at the speed of
-vanilla's plain prefills in the same run, attention counted as causal kernels compute it: how well smaller shapes fill the
-machine.
+vanilla's plain prefills in the same run, attention counted as causal kernels compute it: how well smaller shapes fill
+the machine.
 """
 
 from __future__ import annotations
@@ -119,17 +119,7 @@ def main() -> None:
             limit = swept.macs(causal=True).shared / speed
             macs = (work.alone / 1e9, work.shared / 1e9)
             rows.append((what, name, swept.settings, *macs, seconds, *times, seconds / limit))
-    head = (
-        "what grows",
-        "",
-        "settings",
-        "GMACs alone",
-        "shared",
-        "seconds",
-        "paper, times",
-        "measured, times",
-        "to limit",
-    )
+    head = ("what grows", "", "settings", "GMACs alone", "shared", "seconds", "paper, times", "measured", "to limit")
     print(tabulate(rows, head, "github", floatfmt=("", "", "", ".1f", ".1f", *[".2f"] * 4)))
 
 
