@@ -61,7 +61,7 @@ class Swept:
         }
         self.worker.questions = asked
         found = [Cell(self.config.backbone, setting, name) for setting in settings(self.config) for name in tasks]
-        cells = in_order_of_stages(found, model_shape(self.config).num_layers)
+        cells = in_order_of_stages(found, model_shape(self.config), 1)
         self.shards = shards(in_batches(self.config, loaded, asked), cells, {cell.id: set() for cell in cells})
         self.settings, self.size = len(found) // len(tasks), TaskSize(count, count // of_a_picture, of_a_picture)
         self.questions, self.text_tokens = count * len(tasks), 0.0

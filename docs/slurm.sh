@@ -16,7 +16,7 @@ set -euo pipefail
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 address="${nodes[0]}:$((20000 + SLURM_JOB_ID % 20000))" # a port, and a folder, of this job alone
-export RAY_TMPDIR="${TMPDIR:-/tmp}/ray-$SLURM_JOB_ID"
+export RAY_TMPDIR="/tmp/ray-$SLURM_JOB_ID" # with sockets, whose paths have to be short: a job's own TMPDIR may not be
 # Who reaches the port can run code as you: Ray asks for this job's token, which srun hands to every node.
 RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN

@@ -69,7 +69,7 @@ def test_a_broken_method_is_seen(
     method = ae.get_method("adaptinfer")
     right = method.score
     monkeypatch.setattr(method, "score", lambda self, attention: -right(self, attention))
-    cells = ("methods=adaptinfer", "tasks=mini_textvqa")
+    cells = ("methods=adaptinfer", "tasks=mini_textvqa", "workers=1")  # in this process, where it is broken
     assert call(monkeypatch, "run", "ci", *cells, f"output={tmp_path / 'broken'}") == 0
     baseline = tmp_path / "reading.json"
     baseline.write_text(only(READING).model_dump_json(), encoding="utf-8")

@@ -34,6 +34,15 @@ def test_workers_have_imported_all_they_need_before_they_start(gpus: list[str], 
     process.join()
 
 
+def test_where_nothing_can_be_forked_from_workers_start_by_themselves(tmp_path: Path) -> None:
+    """The path of a socket has about a hundred characters at most."""
+    (temporary := tmp_path / ("long" * 25)).mkdir()
+    code = "from adaptinfer_eval.sweep.forks import context_of_workers as c; print(c([]).get_start_method())"
+    command = [sys.executable, "-c", code]
+    told = subprocess.run(command, env={**os.environ, "TMPDIR": str(temporary)}, capture_output=True, check=True)
+    assert told.stdout == b"spawn\n"
+
+
 @pytest.mark.parametrize("memory", [20, 150], ids=["first imports", "torch"])
 def test_ctrl_c_ends_what_imports_ahead_without_a_word(memory: int, tmp_path: Path) -> None:
     """`memory`: MB that it has at that time. A terminal interrupts all processes of a command."""

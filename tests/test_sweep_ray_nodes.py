@@ -58,8 +58,9 @@ def environment(tmp_path: Path) -> Iterator[dict[str, str]]:
     found = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
     slurm = {"SLURM_JOB_ID": job, "SLURM_JOB_NODELIST": "both", "SLURM_CPUS_PER_TASK": "1"}
     where = {"PATH": found, "HOME": str(tmp_path), "SECOND": "second-alone" if ALONE else "second"}
-    # Ray's sockets need a short path; its workers would wait for whatever else runs here.
-    yield {**os.environ, **slurm, **where, "TMPDIR": "/tmp", "RAY_worker_niceness": "0"}
+    (temporary := tmp_path / "as long as those of jobs often are").mkdir()
+    # Ray's workers would wait for whatever else runs here.
+    yield {**os.environ, **slurm, **where, "TMPDIR": str(temporary), "RAY_worker_niceness": "0"}
     for process in psutil.process_iter(["cmdline"]):
         if f"/tmp/ray-{job}" in " ".join(process.info["cmdline"] or ()):
             process.kill()

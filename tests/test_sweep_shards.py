@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from adaptinfer_eval.sweep.cells import Cell, Setting
+from adaptinfer_eval.sweep.cells import Cell, Setting, in_order_of_stages, plan
 from adaptinfer_eval.sweep.config import MethodEntry, SweepError, load_config
 from adaptinfer_eval.sweep.dispatch import dispatch
+from adaptinfer_eval.sweep.shape import model_shape
 from adaptinfer_eval.sweep.shards import Shard, ShardQueue, in_batches, shards
 from adaptinfer_eval.sweep.worker import Answered, Event, Failed, Finished, Lost, Pending, Ready
 
@@ -35,6 +36,28 @@ def test_a_checkpoint_without_a_tokenizer_ends_the_sweep(tmp_path: Path) -> None
     config = load_config("mini").model_copy(update={"pretrained": str(tmp_path)})
     with pytest.raises(SweepError, match=r"tokenizer of .* could not be loaded"):
         in_batches(config, {}, {})
+
+
+@pytest.mark.parametrize(("layers", "tokens"), [(32, 576), (32, 256), (18, 256), (8, 36)])
+def test_cells_come_in_the_order_of_their_first_stages_as_planned_for_the_model(layers: int, tokens: int) -> None:
+    """VTW's depends on how many vision tokens there are."""
+    shape = f"shape={{num_layers: {layers}, hidden_size: 64, intermediate_size: 96, vision_tokens: {tokens}}}"
+    methods = "methods=vanilla,vtw,fastv,adaptinfer,pdrop,dart,fitprune"
+    config = load_config("table1", [methods, f"budgets={tokens // 2},{tokens // 9}", shape, "pretrained=none/here"])
+    planned = [one for one in plan(config) if one.audit]
+    cells = in_order_of_stages([Cell("llava", one.setting, "mme") for one in planned], model_shape(config), 1)
+    first = {one.setting.label: (one.audit.schedule + ":").split(":")[0] for one in planned if one.audit}
+    found = [int(first[cell.setting.label].replace("none", "99")) for cell in cells]
+    assert found == sorted(found)
+    assert len(set(found)) > 2
+
+
+def test_a_cell_that_cannot_run_has_a_place_all_the_same() -> None:
+    shape = "shape={num_layers: 8, hidden_size: 64, intermediate_size: 96, vision_tokens: 36}"
+    config = load_config("table1", ["methods=vtw,fastv", "budgets=7", shape, "pretrained=none/here"])
+    vtw, fastv = (Cell("llava", one.setting, "mme") for one in plan(config))
+    assert [one.runs for one in plan(config)] == [False, True]
+    assert in_order_of_stages([vtw, fastv], model_shape(config), 1) == [fastv, vtw]
 
 
 @pytest.mark.parametrize(("workers", "taken"), [(1, [4, 4]), (2, [4, 2, 1, 1]), (8, [1, 1, 1, 1, 1, 1, 1, 1])])

@@ -183,6 +183,11 @@ def test_another_batch_s_is_refused() -> None:
     for other in (one_token, one_image):
         with pytest.raises(PruningError, match="trunk= is of another batch"):
             answers(model, method, batch([other]), trunk=trunk)
+    two, turned, trunk = prompt(5, 2, 7, 1), prompt(5, 2, 7, 1), Trunk()
+    turned["pixel_values"] = turned["pixel_values"].flip(0)
+    answers(model, method, batch([two]), trunk=trunk)
+    with pytest.raises(PruningError, match="trunk= is of another batch"):
+        answers(model, method, batch([turned]), trunk=trunk)
 
 
 def test_layers_are_the_model_s_own_again() -> None:

@@ -79,17 +79,25 @@ class Cell:
         return file_name(f"{self.backbone}-{self.setting.label}-{self.task}")
 
 
-def in_order_of_stages(cells: Sequence[Cell], num_layers: int) -> list[Cell]:
+def in_order_of_stages(cells: Sequence[Cell], shape: Shape, images: int) -> list[Cell]:
     """`cells` as a batch is answered for them: by the layer behind which they first prune, vanilla last.
 
-    So each goes on where the one before it left the layers that they have in common.
+    So each goes on where the one before it left the layers that they have in common. Planned for prompts of `images`
+    images; others are answered as well in that order.
     """
-    last: dict[str, int] = {}
-    for cell in cells:
-        if (label := cell.setting.label) not in last:
-            inside = cell.setting.build().inside(num_layers)
-            last[label] = num_layers if inside is None else min(stage.layer for stage in inside.places(num_layers))
-    return sorted(cells, key=lambda cell: last[cell.setting.label])
+    settings = {cell.setting.label: cell.setting for cell in cells}
+    first = {label: _first_stage(setting.build(), shape, images) for label, setting in settings.items()}
+    return sorted(cells, key=lambda cell: first[cell.setting.label])
+
+
+def _first_stage(method: Method, shape: Shape, images: int) -> int:
+    """The layer that it is behind; behind all of them for a method that has none, and for one that cannot run."""
+    inside = method.inside(shape.num_layers)
+    try:
+        stages = inside.plan(shape.num_layers, images * shape.vision_tokens, images) if inside else ()
+    except ValueError:  # whoever runs it says so
+        stages = ()
+    return min((stage.layer for stage in stages), default=shape.num_layers)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ class _Run:
         self.scoring: dict[str, Future[Record]] = {}
         self.progress, self.check = progress, check
         done = {name: job.journal.done for name, job in jobs.items()}
-        cells = in_order_of_stages([job.cell for job in jobs.values()], model_shape(config).num_layers)
+        cells = in_order_of_stages([job.cell for job in jobs.values()], model_shape(config), config.images)
         answered = {
             cell.setting.label
             for cell in (Cell(config.backbone, setting, name) for setting in settings(config) for name in tasks)
