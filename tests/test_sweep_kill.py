@@ -11,13 +11,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import pytest
 from lmms_tiny import save_tiny_llava
 from sweeps import same_results, small_sweep
 
 from adaptinfer_eval.sweep.config import SweepConfig
 
-KILLS = 3
+KILLS = 2
 
 
 def start(sweep: SweepConfig) -> subprocess.Popen[str]:
@@ -43,20 +42,27 @@ def journaled(folder: Path) -> list[tuple[str, int]]:
     return found
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_killed_and_resumed_it_repeats_nothing_and_prints_the_same(tmp_path: Path, workers: int) -> None:
+def test_killed_and_resumed_it_repeats_nothing_and_prints_the_same(tmp_path: Path) -> None:
+    """With a worker in the sweep's process, and with two in processes of their own."""
     checkpoint = save_tiny_llava(tmp_path / "tiny", layers=8)
-    given = ("methods=vanilla,adaptinfer,random,tome", "limit=100", "batch_size=5")
+    given = ("methods=vanilla,adaptinfer,random,tome", "limit=60", "batch_size=5")
     whole = small_sweep(checkpoint, tmp_path / "whole", *given)
     expected = finish(start(whole))
     assert "AdaptInfer" in expected
+    for workers in (1, 2):
+        killed = small_sweep(checkpoint, tmp_path / f"killed-{workers}", *given, f"workers={workers}")
+        folder = Path(killed.output)
+        kill_some_times(killed, random.Random(workers))
+        assert finish(start(killed)) == expected
+        assert max(Counter(journaled(folder)).values()) == 1  # no request was answered twice
+        assert same_results(killed, whole)
 
-    killed = small_sweep(checkpoint, tmp_path / "killed", *given, f"workers={workers}")
-    folder = Path(killed.output)
-    moments = random.Random(workers)
+
+def kill_some_times(sweep: SweepConfig, moments: random.Random) -> None:
+    folder = Path(sweep.output)
     before: list[tuple[str, int]] = []
     for _ in range(KILLS):
-        process = start(killed)
+        process = start(sweep)
         # Some while after the first new answer, so that the kill hits the work and not the loading of the model.
         while len(journaled(folder)) == len(before) and process.poll() is None:
             time.sleep(0.01)
@@ -67,6 +73,3 @@ def test_killed_and_resumed_it_repeats_nothing_and_prints_the_same(tmp_path: Pat
         after = journaled(folder)
         assert Counter(before) <= Counter(after)  # nothing that was on the disk is lost
         before = after
-    assert finish(start(killed)) == expected
-    assert max(Counter(journaled(folder)).values()) == 1  # no request was answered twice
-    assert same_results(killed, whole)
