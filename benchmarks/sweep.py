@@ -4,8 +4,8 @@
 
 Both are timed end to end, from the start of the command to its end, one after the other on the same machine: the sweep
 is one command with a worker per core, lmms-eval one command per (method, budget) with all tasks, on as many threads as
-torch takes by itself: all cores. tests/test_sweep_sharing.py counts the images
-that the vision tower encodes: each once for all methods that leave it alone.
+torch takes by itself: all cores. tests/test_sweep_sharing.py counts the images that the vision tower encodes: each once
+for all methods that leave it alone.
 
 Then how near the time in the model is to what its arithmetic takes: the records' seconds (prefill with all that methods
 do, and decode steps; not the vision tower where it is shared) over a limit, the multiply-adds of all cells with what
@@ -109,8 +109,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        overrides = [f"methods={given.methods}", f"budgets={given.budgets}", f"limit={given.limit}"]
-        overrides.append(f"workers={given.workers}")
+        asked = ("methods", "budgets", "limit", "workers")
+        overrides = [f"{key}={getattr(given, key)}" for key in asked]
         config = load_config("mini", [*overrides, f"output={folder / 'sweep'}"])
         speeds = [macs_per_second(config)]
         shared = timed(["adaptinfer_eval.cli", "run", "mini", *overrides, f"output={config.output}"])

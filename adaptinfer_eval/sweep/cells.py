@@ -86,18 +86,23 @@ def in_order_of_stages(cells: Sequence[Cell], shape: Shape, images: int) -> list
     images; others are answered as well in that order.
     """
     settings = {cell.setting.label: cell.setting for cell in cells}
-    first = {label: _first_stage(setting.build(), shape, images) for label, setting in settings.items()}
+    first: dict[str, int] = {}
+    for label, setting in settings.items():
+        try:
+            first[label] = first_stage(setting.build(), shape.num_layers, images * shape.vision_tokens, images)
+        except ValueError:  # it cannot run, and whoever runs it says so
+            first[label] = shape.num_layers
     return sorted(cells, key=lambda cell: first[cell.setting.label])
 
 
-def _first_stage(method: Method, shape: Shape, images: int) -> int:
-    """The layer that it is behind; behind all of them for a method that has none, and for one that cannot run."""
-    inside = method.inside(shape.num_layers)
-    try:
-        stages = inside.plan(shape.num_layers, images * shape.vision_tokens, images) if inside else ()
-    except ValueError:  # whoever runs it says so
-        stages = ()
-    return min((stage.layer for stage in stages), default=shape.num_layers)
+def first_stage(method: Method, num_layers: int, vision_tokens: int, images: int) -> int:
+    """The layer behind which a method first prunes such a prompt; `num_layers` where nothing is pruned in the decoder.
+
+    ValueError where it cannot be planned.
+    """
+    inside = method.inside(num_layers)
+    stages = inside.plan(num_layers, vision_tokens, images) if inside else ()
+    return min((stage.layer for stage in stages), default=num_layers)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from adaptinfer_eval.backbones import FAMILIES
 from adaptinfer_eval.cost import TEXT_BEFORE, layer_macs
 from adaptinfer_eval.methods.following import FollowingMethod
 from adaptinfer_eval.methods.method import Method
-from adaptinfer_eval.sweep.cells import Planned
+from adaptinfer_eval.sweep.cells import Planned, first_stage
 from adaptinfer_eval.sweep.config import Shape, SweepConfig
 from adaptinfer_eval.sweep.shape import model_shape
 from adaptinfer_eval.sweep.task_size import TaskSize
@@ -99,9 +99,7 @@ def shared_layers(method: Method, num_layers: int, asked: Asked) -> int:
     inside = method.inside(num_layers)
     if method.before(num_layers) is not None or (inside and inside.queries == "all"):
         return 0
-    if inside is None:
-        return num_layers
-    return inside.plan(num_layers, asked.vision_tokens, asked.images)[0].layer + 1
+    return min(num_layers, first_stage(method, num_layers, asked.vision_tokens, asked.images) + 1)
 
 
 def _layers(method: Method, shape: Shape, asked: Asked, first: int) -> float:
