@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -28,6 +29,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 import adaptinfer_eval as ae
+from adaptinfer_eval.methods.image import ImageMethod
+from adaptinfer_eval.methods.tower import Images, Look, Selection
 from adaptinfer_eval.models.pictures import pad_behind, shared_prefix
 from adaptinfer_eval.pruning.prefix import SharedPrefix
 
@@ -109,7 +112,7 @@ def counted(layers: Any) -> Counter[int]:
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("vanilla", {}), *(each for each in LAYER_METHODS if each[0] not in WHOLE)]
+    ("name", "options"), [each for each in METHODS if each[0] not in WHOLE and None not in each[1].values()]
 )
 @torch.no_grad()
 def test_each_prefix_is_computed_once_up_to_the_first_layer_that_prunes(name: str, options: dict[str, Any]) -> None:
@@ -118,7 +121,8 @@ def test_each_prefix_is_computed_once_up_to_the_first_layer_that_prunes(name: st
     tokens = counted(model.model.language_model.layers)
     with ae.pruned(model, ae.get_method(name)(**options), prefix=PREFIX) as trace:
         model(**inputs, past_key_values=DynamicCache(config=model.config.text_config))
-    computed, first = 3 * PREFIX.length + rows * (length - PREFIX.length), min(trace.kept, default=7)
+    enters, first = int(trace.entering[0, 0]), min((layer for layer in trace.kept if layer >= 0), default=7)
+    computed = 3 * (PREFIX.length - IMAGE_TOKENS + enters) + rows * (length - PREFIX.length)
     assert [tokens[layer] for layer in range(first + 1)] == [computed] * (first + 1)
     text = length - IMAGE_TOKENS  # the longest prompt's, padding included
     for layer in range(first + 1, 8):
@@ -168,6 +172,33 @@ def test_weights_elsewhere_and_no_waiting_for_the_device(name: str, options: dic
     dispatch_model(model, device_map, main_device="cpu", offload_dir=str(tmp_path), force_hooks=True)
     with ae.pruned(model, method, prefix=PREFIX):
         assert torch.equal(model(**inputs, past_key_values=DynamicCache(config=config)).logits[:, -1], logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LikeText(ImageMethod):
+    """Keeps the tokens nearest to the text behind the image."""
+
+    name: ClassVar[str] = "like_text"
+
+    def look(self, read: int, depth: int) -> Look:
+        return Look(hidden=False, text=True)
+
+    def select(self, images: Images, count: int) -> Selection:
+        assert images.text is not None
+        assert images.text_mask is not None
+        asked = (images.text * images.text_mask[..., None]).sum(1, keepdim=True)
+        return Selection((images.projected * asked).sum(-1).topk(count).indices.sort().values)
+
+
+def test_a_method_that_cuts_images_by_what_is_asked_shares_nothing() -> None:
+    model, method, inputs = llava(), LikeText(budget=20), together()
+    tokens = counted(model.model.language_model.layers)
+    ids, _, trace = answers(model, method, inputs, prefix=PREFIX)
+    rows, length = inputs["input_ids"].shape
+    assert tokens[0] >= rows * (20 + length - IMAGE_TOKENS)  # decode steps, too
+    assert trace.kept[-1][0].tolist() != trace.kept[-1][2].tolist()  # of the same image
+    for row, single in enumerate(questions()):
+        assert ids[row].tolist() == answers(model, method, single)[0][0].tolist()
 
 
 @pytest.mark.parametrize("prefix", [SharedPrefix(68, PREFIX.first), SharedPrefix(PREFIX.length, (0, 0)), None])

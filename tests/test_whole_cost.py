@@ -34,7 +34,7 @@ NINE, ELEVEN, TEN = (34 * n + 4 * n * n for n in (9, 11, 10))
 VANILLA = ae.get_method("vanilla")()
 TWO_LAYERS = ae.get_method("adaptinfer")(schedule="1:4")
 ONE_LAYER = ae.get_method("fastv")(schedule="0:6")
-NO_LAYER = [(ae.get_method("downsample")(budget=5), 4 * TEN), (ae.get_method("fitprune")(schedule="1:4"), 2 * NINE)]
+DOWNSAMPLE, FITPRUNE = ae.get_method("downsample")(budget=5), ae.get_method("fitprune")(schedule="1:4")
 
 
 @pytest.mark.parametrize(("pictures_begun", "trunk"), [(1.0, WHOLE), (0.25, TRUNK)])
@@ -58,11 +58,25 @@ def test_causal_attention_is_over_half_of_what_is_computed_together() -> None:
     assert work == Work(whole + 3 * eleven, trunk + 3 * eleven)
 
 
-@pytest.mark.parametrize(("method", "own"), NO_LAYER)
-def test_who_changes_the_input_or_looks_at_all_rows_shares_nothing(method: ae.Method, own: float) -> None:
-    whole = 2 * WHOLE if method.name == "FitPrune" else 0
-    assert work_of_question([method], SHAPE, ASKED, 0.25) == Work(whole + own, whole + own)
-    assert work_of_question([method, VANILLA], SHAPE, ASKED, 0.25).shared == whole + own + 4 * TRUNK
+def test_who_looks_at_all_rows_shares_nothing() -> None:
+    own = 2 * WHOLE + 2 * NINE
+    assert work_of_question([FITPRUNE], SHAPE, ASKED, 0.25) == Work(own, own)
+    assert work_of_question([FITPRUNE, VANILLA], SHAPE, ASKED, 0.25).shared == own + 4 * TRUNK
+
+
+def test_who_changes_the_input_shares_what_goes_in_among_the_questions_about_a_picture() -> None:
+    """2 + 5 tokens for four questions, and the 3 of each."""
+    own = 0.25 * (34 * 7 + 4 * 7 * 7) + 34 * 3 + 4 * 3 * 10
+    assert work_of_question([DOWNSAMPLE], SHAPE, ASKED, 1.0) == Work(4 * TEN, 4 * TEN)
+    assert work_of_question([DOWNSAMPLE], SHAPE, ASKED, 0.25) == Work(4 * TEN, 4 * own)
+    assert work_of_question([DOWNSAMPLE, VANILLA], SHAPE, ASKED, 0.25).shared == 4 * own + 4 * TRUNK
+    inside = ae.get_method("vscan")(schedule="before:5,1:2")
+    assert work_of_question([inside], SHAPE, ASKED, 0.25).shared == 2 * own + 2 * (34 * 7 + 4 * 7 * 7)
+
+
+def test_who_changes_the_input_by_the_question_shares_nothing() -> None:
+    method = ae.get_method("mmtok")(budget=5)
+    assert work_of_question([method], SHAPE, ASKED, 0.25) == Work(4 * TEN, 4 * TEN)
 
 
 def test_the_pass_of_another_question_has_a_trunk_of_its_own() -> None:
@@ -106,7 +120,8 @@ def test_pictures_that_a_limit_leaves_are_bounded() -> None:
 
 @pytest.mark.parametrize("attention", [SDPA, "eager"])
 @pytest.mark.parametrize(
-    ("name", "options"), [("vanilla", {}), ("adaptinfer", {"budget": 64}), ("sparsevlm", {"budget": 64})]
+    ("name", "options"),
+    [("vanilla", {}), ("adaptinfer", {"budget": 64}), ("sparsevlm", {"budget": 64}), ("downsample", {"budget": 64})],
 )
 @torch.no_grad()
 def test_what_questions_about_one_picture_share_is_what_torch_counts(

@@ -60,12 +60,14 @@ def pruned(
     last prefill kept. Only prefill prunes; decode steps go on inside the block with the cache that the prefill filled.
 
     `prefix`: what prompts of the block's first batch begin with alike. It is computed once, up to the first layer that
-    prunes; answers stay the same, but logits and hidden states are those of the questions alone. Without effect on
-    methods that cut images before the decoder, and with any cache but the DynamicCache that `generate` makes.
+    prunes; answers stay the same, but logits and hidden states are those of the questions alone. Methods that cut
+    images before the decoder let the same tokens of an image in for all its questions. Without effect on those of them
+    that choose by the question, and with any cache but the DynamicCache that `generate` makes.
 
     `trunk`: what this method has in common with others that are attached one after the other, in the order of their
     first stages, for the same first batch: the layers up to there are computed once. Answers stay the same; without
-    effect where a prefix would be without, and on methods that look at the vision tokens' own attention. Hidden states
+    effect with any other cache, on methods that cut images before the decoder, and on those that look at the vision
+    tokens' own attention. Hidden states
     and hooks of layers that are passed over mean nothing.
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and

@@ -192,6 +192,11 @@ class DecoderWatch:
         if prefix is not None:
             kwargs = with_positions(prompt, kwargs)
             prefix = prefix if self._can_share(kwargs) else None
+        entered = None
+        if self.images is not None:
+            kwargs, entered = self.images.prefill(prompt, kwargs, prefix)
+            prompt = prompt if entered is None else entered.prompt(prompt)
+            prefix = None if entered is None else entered.prefix
         if self.climbing is not None:
             self.climbing.end()  # of a prefill that ended in an error
         self.climbing = self._may_climb(prompt, kwargs, prefix.length if prefix else 0)
@@ -199,12 +204,7 @@ class DecoderWatch:
             kwargs, shared = self._share(prompt, prefix, kwargs)
         start = self.climbing.begin(prompt, kwargs, shared) if self.climbing else 0
         self.prefix = self.climb = None  # another prompt would have another
-        run = entered = None
-        if self.images is not None:
-            kwargs, entered = self.images.prefill(prompt, kwargs)
-            prompt = prompt if entered is None else entered.prompt(prompt)
-        if self.layers is not None:
-            run = self.layers.begin(prompt, shared)
+        run = self.layers.begin(prompt, shared) if self.layers is not None else None
         self.said.forget()
         lengths = lengths_of(
             entered.left.length if entered else tokens.shape[1],
@@ -219,11 +219,11 @@ class DecoderWatch:
         return kwargs
 
     def _can_share(self, kwargs: Kwargs) -> bool:
-        """Whether the prefixes go through the decoder as they are, and a cache can hand them on."""
+        """Whether the prefixes can go through the decoder by themselves, and a cache can hand them on."""
         cache = cache_of(kwargs)
         plain = type(cache) is DynamicCache and not cache.offloading and not any(cache.is_sliding)
         plain = plain and not (self.layers and self.layers.needs_whole_prompts)
-        return plain and self.images is None and kwargs.get("inputs_embeds") is not None
+        return plain and kwargs.get("inputs_embeds") is not None
 
     def _may_climb(self, prompt: Prompt, kwargs: Kwargs, prefix: int) -> Climb | None:
         """The way up the trunk, where there is one for these prompts, of which `prefix` tokens are shared."""

@@ -29,6 +29,11 @@ class Choice:
     sources: Tensor
     made: Tensor | None
 
+    def of_rows(self, rows: Tensor) -> Choice:
+        """For every prompt what was chosen for that of `rows` (B,), which begins alike."""
+        made = None if self.made is None else self.made[rows]
+        return Choice(self.keep, self.entering[rows], self.numbers[rows], self.sources[rows], made)
+
 
 @dataclass(frozen=True)
 class Group:

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from adaptinfer_eval.backbones.anatomy import Anatomy
 from adaptinfer_eval.methods.image import ImageMethod
-from adaptinfer_eval.methods.seen import gather_tokens
+from adaptinfer_eval.methods.seen import gather_tokens, per_sample
 from adaptinfer_eval.pruning.choice import Chooser, no_place
 from adaptinfer_eval.pruning.deepstack import Removable, added_deep
 from adaptinfer_eval.pruning.entering import Choice
 from adaptinfer_eval.pruning.masks import Masks
+from adaptinfer_eval.pruning.prefix import SharedPrefix
 from adaptinfer_eval.pruning.prompt import Prompt
-from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten
+from adaptinfer_eval.pruning.sequence import Segment, first_segment, shorten, without
 from adaptinfer_eval.pruning.trace import Trace
 
 Kwargs = dict[str, Any]
@@ -27,10 +28,14 @@ Kwargs = dict[str, Any]
 
 @dataclass(frozen=True)
 class Entered:
-    """A prompt that was shortened; `next` (axes, B, 1): where its answer begins, with several axes."""
+    """A prompt that was shortened; `next` (axes, B, 1): where its answer begins, with several axes.
+
+    `prefix`: what is left of that of whole prompts, where it can be shared: padding then stays where it was.
+    """
 
     left: Segment
     next: Tensor | None
+    prefix: SharedPrefix | None = None
 
     def of_rows(self, rows: Tensor) -> Entered:
         """The same in further decode steps of the prompts `rows` (R,) alone."""
@@ -40,6 +45,8 @@ class Entered:
         """What is left of `whole`, as a prompt with columns of its own."""
         left, text = self.left, whole.text_after
         ends = [left.length - after if vision else 0 for vision, after in zip(left.vision, text, strict=True)]
+        if self.prefix is not None:
+            ends = [self.prefix.length] * len(ends)
         return replace(
             whole,
             is_vision=left.is_vision,
@@ -70,8 +77,13 @@ class ImagePruner:
         if self.chooser.watch is not None:
             self.chooser.watch.forget()
 
-    def prefill(self, prompt: Prompt, kwargs: Kwargs) -> tuple[Kwargs, Entered | None]:
-        """The decoder's arguments with only what goes in of the images, and what that is."""
+    def prefill(
+        self, prompt: Prompt, kwargs: Kwargs, prefix: SharedPrefix | None = None
+    ) -> tuple[Kwargs, Entered | None]:
+        """The decoder's arguments with only what goes in of the images, and what that is.
+
+        `prefix`: what the prompts begin with alike. It is left alike, unless the method chooses by what is asked.
+        """
         self.left = None
         if not any(prompt.vision):
             return kwargs, None
@@ -82,7 +94,10 @@ class ImagePruner:
         before = first_segment(prompt.is_vision, prompt.valid, prompt.real, prompt.vision)
         choice = self.chooser.choose(prompt, before, embeds)
         self._check_made(choice, before.length)
-        after, order = _enter(prompt, before, choice)
+        prefix = prefix if self._leaves_alike(choice) else None
+        if prefix is not None:
+            choice = choice.of_rows(per_sample(prefix.of(prompt).first, embeds.device)[:, 0])
+        after, order = _enter(prompt, before, choice, in_place=prefix is not None)
         if self.method.in_tower and self._holds_features(embeds, before, choice.entering):
             raise ValueError(
                 "the images were not encoded inside the block, but the method shortens them in the vision tower: "
@@ -100,7 +115,13 @@ class ImagePruner:
         mask = self._mask(after, embeds, prompt)
         left = {name: self._left(value, after) for name, value in kwargs.items()}
         given = {"input_ids": None, "inputs_embeds": embeds, "attention_mask": mask, "position_ids": positions}
-        return {**left, **given}, Entered(after, following)
+        shorter = None if prefix is None else prefix.shorter(before.length - after.length)
+        return {**left, **given}, Entered(after, following, shorter)
+
+    def _leaves_alike(self, choice: Choice) -> bool:
+        """Whether prompts that begin alike still do: as many tokens go in of each, whatever is asked."""
+        method = self.method
+        return not (method.sees_questions or method.counts_itself) and len(set(choice.keep)) == 1
 
     @staticmethod
     def _left(value: Any, left: Segment) -> Any:
@@ -156,9 +177,14 @@ class ImagePruner:
         return Masks(self.anatomy).of_all_layers(embeds, left, prompt.follow)
 
 
-def _enter(prompt: Prompt, before: Segment, choice: Choice) -> tuple[Segment, Tensor]:
-    """What is left of the prompts, and the place (B, n) that each token of it has there."""
+def _enter(prompt: Prompt, before: Segment, choice: Choice, in_place: bool) -> tuple[Segment, Tensor]:
+    """What is left of the prompts, and the place (B, n) that each token of it has there.
+
+    `in_place`: padding stays where it is, and does not move to the left.
+    """
     numbered = replace(before, ids=choice.numbers)
+    if in_place:
+        return without(numbered, choice.entering, choice.keep)
     places = before.ids[..., None]
     after, _, order = shorten(numbered, places, choice.entering, choice.keep, prompt.text_after)
     return after, order

@@ -44,6 +44,10 @@ class SharedPrefix:
         where = {row: place for place, row in enumerate(self.unique)}
         return [where[row] for row in self.first]
 
+    def shorter(self, tokens: int) -> SharedPrefix:
+        """The same without `tokens` of every prefix."""
+        return SharedPrefix(self.length - tokens, self.first)
+
     def of(self, prompt: Prompt) -> SharedPrefix:
         """The same for `prompt`, where beam search repeats every row; ValueError where it is another batch's."""
         prompts, times = len(prompt.real), len(prompt.real) // len(self.first)

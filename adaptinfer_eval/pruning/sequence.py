@@ -118,6 +118,19 @@ def choose(score: Tensor, segment: Segment, keep: Sequence[int]) -> Tensor:
     return torch.zeros_like(segment.vision_mask).scatter(1, best, ranks)
 
 
+def without(segment: Segment, chosen: Tensor, keep: Sequence[int]) -> tuple[Segment, Tensor]:
+    """Drop the vision tokens that are not `chosen` (B, V), as many of each sample; all else, padding too, stays in order.
+
+    Returns the new segment, and the index (B, n') of its tokens in the old one.
+    """
+    stays = (~segment.is_vision).scatter(1, segment.vision_index, chosen)
+    left = segment.length - segment.vision[0] + keep[0]
+    order = stays.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, :left]
+    valid = None if segment.valid is None else segment.valid.gather(1, order)
+    real = [n - old + new for n, old, new in zip(segment.real, segment.vision, keep, strict=True)]
+    return _segment(segment.ids.gather(1, order), segment.is_vision.gather(1, order), valid, real, keep), order
+
+
 def regroup(groups: Tensor | None, numbers: Tensor, fate: Tensor, tokens: int, made: int) -> Tensor:
     """For each of a prompt's `tokens` vision tokens the merged token that it is part of after a stage: (B, tokens).
 

@@ -2,8 +2,9 @@
 
 Cells that act only between the decoder's layers compute the same until their first stage. Of a batch this is computed
 once, down to the deepest first stage, vanilla having none: the *trunk*. In it, what the questions of a batch about one
-picture begin with is computed once for all of them. Methods that change what enters the decoder share nothing, nor do
-those that look at every token's attention. A method that follows another one asks that first, under another prompt;
+picture begin with is computed once for all of them. Methods that change what enters the decoder share no trunk, but
+those that do not look at the question have its beginning once for a picture, too, up to their first stage. Methods that
+look at every token's attention share nothing. A method that follows another one asks that first, under another prompt;
 these passes have a trunk of their own. Vision tower, decode steps and lm_head are not in it.
 """
 
@@ -90,8 +91,13 @@ def shares_pictures(config: SweepConfig) -> bool:
 
 def _together(methods: Sequence[Method], shape: Shape, asked: Asked, pictures_begun: float) -> float:
     depths = [shared_layers(method, shape.num_layers, asked) for method in methods]
-    own = sum(_layers(method, shape, asked, first) for method, first in zip(methods, depths, strict=True))
-    return own + max(depths, default=0) * _trunk_layer(shape, asked, pictures_begun)
+    own = sum(
+        _layers(method, shape, asked, first)
+        if first or pictures_begun == 1
+        else _by_picture(method, shape, asked, pictures_begun)
+        for method, first in zip(methods, depths, strict=True)
+    )
+    return own + max(depths, default=0) * _prompt_layer(shape, asked, asked.vision_tokens, pictures_begun)
 
 
 def shared_layers(method: Method, num_layers: int, asked: Asked) -> int:
@@ -109,11 +115,25 @@ def _layers(method: Method, shape: Shape, asked: Asked, first: int) -> float:
     return sum(_layer(shape, asked, n, n) for n in lengths)
 
 
-def _trunk_layer(shape: Shape, asked: Asked, pictures_begun: float) -> float:
+def _by_picture(method: Method, shape: Shape, asked: Asked, pictures_begun: float) -> float:
+    """All layers of a method that changes what enters the decoder, alike for questions about a picture if it can."""
+    before, inside = method.before(shape.num_layers), method.inside(shape.num_layers)
+    if before is None or before.sees_questions or before.counts_itself or (inside and inside.queries == "all"):
+        return _layers(method, shape, asked, first=0)
+    entering = method.entering(shape.num_layers, asked.vision_tokens, asked.images)
+    last = shape.num_layers - 1
+    if inside is not None:
+        last = min(last, first_stage(method, shape.num_layers, entering[0], asked.images))
+    alike = (last + 1) * _prompt_layer(shape, asked, entering[0], pictures_begun)
+    return alike + _layers(method, shape, asked, last + 1)
+
+
+def _prompt_layer(shape: Shape, asked: Asked, vision_tokens: float, pictures_begun: float) -> float:
+    """A layer that so many vision tokens go through with their text, what stands before it once for a picture."""
+    prefix, whole = asked.before + vision_tokens, asked.before + vision_tokens + asked.after
     if pictures_begun == 1:
-        return _layer(shape, asked, asked.tokens, asked.tokens)
-    prefix = asked.before + asked.vision_tokens
-    return pictures_begun * _layer(shape, asked, prefix, prefix) + _layer(shape, asked, asked.after, asked.tokens)
+        return _layer(shape, asked, whole, whole)
+    return pictures_begun * _layer(shape, asked, prefix, prefix) + _layer(shape, asked, asked.after, whole)
 
 
 def _layer(shape: Shape, asked: Asked, computed: float, attended: float) -> float:
