@@ -34,6 +34,7 @@ from adaptinfer_eval.bench.shapes import load, prompts, ready
 from adaptinfer_eval.methods.method import get_method
 from adaptinfer_eval.sweep.cells import Setting, plan, settings
 from adaptinfer_eval.sweep.config import SweepConfig, load_config
+from adaptinfer_eval.sweep.memory import keep_memory
 from adaptinfer_eval.sweep.records import Record, read_records
 from adaptinfer_eval.sweep.shape import model_shape
 from adaptinfer_eval.sweep.task_size import task_sizes
@@ -42,6 +43,8 @@ from adaptinfer_eval.sweep.whole_cost import Asked, work_of_question, work_of_sw
 
 Scores = dict[tuple[str, str], dict[str, float]]
 """Metrics by (method and budget, task)."""
+PROMPTS = 8
+"""Of a plain prefill; with more, what layers hand on fits no core's cache, and it is slower."""
 
 
 def timed(command: list[str]) -> float:
@@ -67,10 +70,11 @@ def plain_command(config: SweepConfig, setting: Setting, output: Path) -> list[s
 def macs_per_second(config: SweepConfig, prefills: int = 5) -> float:
     """Multiply-adds a second of plain prefills of the unpruned model, nothing shared; the median."""
     use_threads(config.workers or 1)
+    keep_memory()
     model = ready(load(config.checkpoint, torch.float32, torch.device("cpu")))
-    inputs, shape = prompts(model, config.batch_size, config.text_tokens), model_shape(config)
+    inputs, shape = prompts(model, PROMPTS, config.text_tokens), model_shape(config)
     asked = Asked(0, shape.vision_tokens, config.text_tokens, causal=True)
-    macs = config.batch_size * work_of_question([get_method("vanilla")()], shape, asked, 1).alone
+    macs = PROMPTS * work_of_question([get_method("vanilla")()], shape, asked, 1).alone
     with torch.inference_mode():
         taken = [sample(Subject(model, None, inputs, new_tokens=2))["prefill"] for _ in range(prefills + 1)]
     return macs / statistics.median(taken[1:])  # the first warms up

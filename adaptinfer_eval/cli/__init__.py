@@ -85,8 +85,10 @@ def run(config: Config, overrides: Overrides = None, full: Full = False) -> None
     # Read when torch is loaded: threads that wait for each other by spinning take cores that others need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from adaptinfer_eval.sweep.forks import import_ahead
+    from adaptinfer_eval.sweep.memory import keep_memory
 
     import_ahead(sweep)
+    keep_memory()  # with one worker, the model is in this process
     from rich.console import Console
 
     from adaptinfer_eval.report.page.answers import keep_documents

@@ -57,7 +57,7 @@ class ImageMethod(Method):
 
     @property
     def sees_questions(self) -> bool:
-        """Whether what it chooses depends on what is asked; else questions of a batch about an image share its choice."""
+        """Whether it chooses by what is asked; if not, questions of a batch about an image share what goes in of it."""
         look = self.look(0, 1)
         return look.text or look.question
 

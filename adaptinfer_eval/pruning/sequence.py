@@ -119,7 +119,7 @@ def choose(score: Tensor, segment: Segment, keep: Sequence[int]) -> Tensor:
 
 
 def without(segment: Segment, chosen: Tensor, keep: Sequence[int]) -> tuple[Segment, Tensor]:
-    """Drop the vision tokens that are not `chosen` (B, V), as many of each sample; all else, padding too, stays in order.
+    """Drop the vision tokens that are not `chosen` (B, V), as many of each sample; the rest and padding stay in order.
 
     Returns the new segment, and the index (B, n') of its tokens in the old one.
     """

@@ -207,7 +207,7 @@ def load_wrapper(config: SweepConfig) -> Any:
 def write_cost(cost: Cost) -> dict[str, Any]:
     """A cost as JSON; `entering` as runs of layers: vision tokens, number of layers."""
     runs = [[tokens, len(list(layers))] for tokens, layers in groupby(cost.entering)]
-    return {**asdict(cost), "entering": runs, "seconds": round(cost.seconds, 6)}
+    return {**vars(cost), "entering": runs, "seconds": round(cost.seconds, 6)}
 
 
 def read_cost(answer: Mapping[str, Any]) -> Cost:

@@ -16,6 +16,7 @@ from adaptinfer_eval.sweep.config import SweepConfig, SweepError
 from adaptinfer_eval.sweep.forks import context_of_workers
 from adaptinfer_eval.sweep.identity import Sources
 from adaptinfer_eval.sweep.logs import logged_to
+from adaptinfer_eval.sweep.memory import keep_memory
 from adaptinfer_eval.sweep.shards import Shard
 from adaptinfer_eval.sweep.threads import cores, use_threads
 from adaptinfer_eval.sweep.worker import Event, Lost, Worker
@@ -108,6 +109,8 @@ def _serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the sweep, which ends its workers
     if gpus:  # before CUDA starts, so that this worker's GPUs are all there are for it
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    else:
+        keep_memory()
     with logged_to(_log(config, index)):
         print(f"worker {index} of {workers}: {use_threads(workers)} threads on {cores()} cores")
         try:
