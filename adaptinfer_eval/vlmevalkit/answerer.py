@@ -18,6 +18,7 @@ from typing import Any
 from adaptinfer_eval.backbones.messages import Message
 from adaptinfer_eval.sweep.forks import context_of_workers
 from adaptinfer_eval.sweep.pools.processes import visible_gpus
+from adaptinfer_eval.sweep.memory import keep_memory
 from adaptinfer_eval.sweep.threads import use_threads
 
 PATIENCE = 0.1
@@ -87,6 +88,8 @@ def _serve(model: str, arguments: Mapping[str, Any], index: int, workers: int, g
     """One process: questions come in, answers or what went wrong go out."""
     if gpus:  # before CUDA starts
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index]
+    else:
+        keep_memory()
     use_threads(workers)
     try:
         answer = Local(model, arguments)
