@@ -158,7 +158,10 @@ def test_bare_decoders(name: str, options: dict[str, Any], family: str) -> None:
     assert all(torch.equal(trace.kept[layer], kept[layer]) for layer in kept)
 
 
-@pytest.mark.parametrize(("name", "options"), [("vanilla", {}), *LAYER_METHODS])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vanilla", {}), *LAYER_METHODS, ("fastervlm", {"budget": 20}), ("vscan", {"schedule": "before:30,3:9"})],
+)
 @torch.no_grad()
 def test_weights_elsewhere_and_no_waiting_for_the_device(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     model, method, inputs = llava(), ae.get_method(name)(**options), together()

@@ -53,8 +53,8 @@ def _rules(sweep: SweepConfig, planned: Sequence[Planned]) -> str:
         shared = "Nothing is shared: sharing=false, or a model whose caches slide or carry a state."
     elif shares_pictures(sweep):
         shared += (
-            f";\nin them, and where images are cut before the decoder without a look at the question, what questions about\n"
-            f"one picture begin with ({begin} that go in) once for those of a batch ({sweep.batch_size})."
+            ";\nin them, and where images are cut before the decoder without a look at the question, what questions\n"
+            f"about one picture begin with ({begin} that go in) once for those of a batch ({sweep.batch_size})."
         )
     else:
         shared += "."

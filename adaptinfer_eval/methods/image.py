@@ -55,12 +55,6 @@ class ImageMethod(Method):
         """What it asks to see of a tower of `depth` layers; the projector gets the output of layer `read`."""
         return Look(hidden=False)
 
-    @property
-    def sees_questions(self) -> bool:
-        """Whether it chooses by what is asked; if not, questions of a batch about an image share what goes in of it."""
-        look = self.look(0, 1)
-        return look.text or look.question
-
     def select(self, images: Images, count: int) -> Selection:
         """What of these images goes into the decoder, `count` rows each."""
         raise TypeError(f"{self.name} chooses tokens of images, but has no select()")

@@ -33,6 +33,11 @@ class Look:
         """Whether it is anything of the tower."""
         return self.hidden or bool(self.attention or self.received or self.keys or self.queries)
 
+    @property
+    def asked(self) -> bool:
+        """Whether it is anything of what is asked; if not, questions of a batch about an image share what goes in."""
+        return self.text or self.question
+
 
 @dataclass(frozen=True)
 class Images:

@@ -67,8 +67,7 @@ def pruned(
     `trunk`: what this method has in common with others that are attached one after the other, in the order of their
     first stages, for the same first batch: the layers up to there are computed once. Answers stay the same; without
     effect with any other cache, on methods that cut images before the decoder, and on those that look at the vision
-    tokens' own attention. Hidden states
-    and hooks of layers that are passed over mean nothing.
+    tokens' own attention. Hidden states and hooks of layers that are passed over mean nothing.
 
     `images`: of each prompt of the block's first batch (its videos together are one), where images differ in size and
     may stand side by side, so that their tokens do not tell. `shown`: what the vision tower showed of them where they

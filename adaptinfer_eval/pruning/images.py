@@ -120,8 +120,7 @@ class ImagePruner:
 
     def _leaves_alike(self, choice: Choice) -> bool:
         """Whether prompts that begin alike still do: as many tokens go in of each, whatever is asked."""
-        method = self.method
-        return not (method.sees_questions or method.counts_itself) and len(set(choice.keep)) == 1
+        return not (self.chooser.look.asked or self.method.counts_itself) and len(set(choice.keep)) == 1
 
     @staticmethod
     def _left(value: Any, left: Segment) -> Any:

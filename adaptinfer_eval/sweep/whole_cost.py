@@ -118,7 +118,7 @@ def _layers(method: Method, shape: Shape, asked: Asked, first: int) -> float:
 def _by_picture(method: Method, shape: Shape, asked: Asked, pictures_begun: float) -> float:
     """All layers of a method that changes what enters the decoder, alike for questions about a picture if it can."""
     before, inside = method.before(shape.num_layers), method.inside(shape.num_layers)
-    if before is None or before.sees_questions or before.counts_itself or (inside and inside.queries == "all"):
+    if before is None or before.look(0, 1).asked or before.counts_itself or (inside and inside.queries == "all"):
         return _layers(method, shape, asked, first=0)
     entering = method.entering(shape.num_layers, asked.vision_tokens, asked.images)
     last = shape.num_layers - 1

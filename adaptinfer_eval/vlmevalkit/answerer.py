@@ -17,8 +17,8 @@ from typing import Any
 
 from adaptinfer_eval.backbones.messages import Message
 from adaptinfer_eval.sweep.forks import context_of_workers
-from adaptinfer_eval.sweep.pools.processes import visible_gpus
 from adaptinfer_eval.sweep.memory import keep_memory
+from adaptinfer_eval.sweep.pools.processes import visible_gpus
 from adaptinfer_eval.sweep.threads import use_threads
 
 PATIENCE = 0.1
