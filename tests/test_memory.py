@@ -33,7 +33,8 @@ def faults(before: str) -> int:
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
 def test_what_was_given_once_is_not_given_again() -> None:
-    assert faults("keep_memory()") < 1000 < faults("True")
+    """But for once more, where nothing that was given is in one piece."""
+    assert 4 * faults("keep_memory()") < faults("True")
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
