@@ -36,8 +36,6 @@ from adaptinfer_eval.pruning.prefix import SharedPrefix
 
 WHOLE = ("fitprune",)
 PREFIX = SharedPrefix(5 + IMAGE_TOKENS, (0, 1, 0, 1, 4))
-COMPARED = (2, 3, 4)
-"""Rows that are asked one by one, too: both that are handed a prefix, and one with a token of text."""
 
 
 def questions() -> list[dict[str, Tensor]]:
@@ -65,8 +63,7 @@ def test_questions_that_share_their_image_equal_questions_one_by_one(
     inputs = together()
     model, method = MODELS[family](attention), ae.get_method(name)(**options)
     ids, logits, trace = answers(model, method, inputs, prefix=PREFIX)
-    for row in COMPARED:
-        single = questions()[row]
+    for row, single in enumerate(questions()):
         single_ids, single_logits, single_trace = answers(model, method, single)
         longer = inputs["input_ids"].shape[1] - single["input_ids"].shape[1]
         assert trace.entering[row].tolist() == single_trace.entering[0].tolist()
@@ -83,8 +80,8 @@ def test_questions_that_share_their_image_equal_questions_one_by_one(
 def test_ways_to_generate(name: str, options: dict[str, Any], generation: dict[str, Any]) -> None:
     model, method = llava(), ae.get_method(name)(**options)
     ids, _, _ = answers(model, method, together(), prefix=PREFIX, **generation)
-    for row in COMPARED:
-        assert ids[row].tolist() == answers(model, method, questions()[row], **generation)[0][0].tolist()
+    for row, single in enumerate(questions()):
+        assert ids[row].tolist() == answers(model, method, single, **generation)[0][0].tolist()
 
 
 @pytest.mark.parametrize(("name", "options"), METHODS)

@@ -91,12 +91,8 @@ def shares_pictures(config: SweepConfig) -> bool:
 
 def _together(methods: Sequence[Method], shape: Shape, asked: Asked, pictures_begun: float) -> float:
     depths = [shared_layers(method, shape.num_layers, asked) for method in methods]
-    own = sum(
-        _layers(method, shape, asked, first)
-        if first or pictures_begun == 1
-        else _by_picture(method, shape, asked, pictures_begun)
-        for method, first in zip(methods, depths, strict=True)
-    )
+    with_depths = zip(methods, depths, strict=True)
+    own = sum(_own_layers(method, shape, asked, first, pictures_begun) for method, first in with_depths)
     return own + max(depths, default=0) * _prompt_layer(shape, asked, asked.vision_tokens, pictures_begun)
 
 
@@ -115,17 +111,15 @@ def _layers(method: Method, shape: Shape, asked: Asked, first: int) -> float:
     return sum(_layer(shape, asked, n, n) for n in lengths)
 
 
-def _by_picture(method: Method, shape: Shape, asked: Asked, pictures_begun: float) -> float:
-    """All layers of a method that changes what enters the decoder, alike for questions about a picture if it can."""
+def _own_layers(method: Method, shape: Shape, asked: Asked, first: int, pictures_begun: float) -> float:
+    """The layers from `first` on, that no other method shares; what goes in of a picture is alike for its questions."""
     before, inside = method.before(shape.num_layers), method.inside(shape.num_layers)
     if before is None or before.look(0, 1).asked or before.counts_itself or (inside and inside.queries == "all"):
-        return _layers(method, shape, asked, first=0)
-    entering = method.entering(shape.num_layers, asked.vision_tokens, asked.images)
-    last = shape.num_layers - 1
-    if inside is not None:
-        last = min(last, first_stage(method, shape.num_layers, entering[0], asked.images))
-    alike = (last + 1) * _prompt_layer(shape, asked, entering[0], pictures_begun)
-    return alike + _layers(method, shape, asked, last + 1)
+        return _layers(method, shape, asked, first)
+    going_in = method.entering(shape.num_layers, asked.vision_tokens, asked.images)[0]
+    alike = min(shape.num_layers, first_stage(method, shape.num_layers, going_in, asked.images) + 1)
+    together = alike * _prompt_layer(shape, asked, going_in, pictures_begun)
+    return together + _layers(method, shape, asked, alike)
 
 
 def _prompt_layer(shape: Shape, asked: Asked, vision_tokens: float, pictures_begun: float) -> float:
